@@ -38,6 +38,11 @@ def test_a_public_name_can_be_imported(name):
     assert name in dir(skhyper)
 
 
+def test_the_api_page_lists_the_public_names():
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    assert set(re.findall(r"^   (\w+)$", page, re.M)) == set(skhyper.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'skhyper' has no attribute 'no_such_name'"):
         _ = skhyper.no_such_name
