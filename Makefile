@@ -63,10 +63,10 @@ docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(BENCH)/.installed  ## install the peers that benchmarks compare with, and list the benchmarks
-	@echo "SKHYPER_DATA=FOLDER reads the data sets from a folder; unset, they come from OpenML. Run, for example:"
-	@for f in benchmarks/[a-z]*.py; do echo "  $(BENCH)/bin/python -m benchmarks.$$(basename $$f .py)"; done
+	@echo "SKHYPER_DATA=FOLDER reads the data sets from a folder; unset, they come from OpenML. The benchmarks:"
+	@for f in $(wildcard benchmarks/[a-z]*.py); do echo "  $(BENCH)/bin/python -m benchmarks.$$(basename $$f .py)"; done
 
 clean:  ## remove what was built, the environments too
-	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist *.egg-info docs/_build docs/auto_examples docs/generated outputs
+	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst outputs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

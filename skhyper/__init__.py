@@ -11,7 +11,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it, or that it is. What is added here is imported under TYPE_CHECKING, too.
+# Public name -> the module that defines it, or that it is. For type checkers each name is also imported above, as in
+# "from skhyper.estimators.ridge import HyperTrainedRidge as HyperTrainedRidge" under "if TYPE_CHECKING:".
 _PUBLIC: dict[str, str] = {}
 
 __all__ = list(_PUBLIC)
