@@ -105,6 +105,22 @@ class Decays:
         shift = hyper.log_alpha[..., None] if hyper.offsets is None else hyper.log_alpha[..., None] + hyper.offsets
         return shift + (hyper.exponent[..., None] - 2) / 2 * self.relative(w, s2).log()
 
+    def curvature(self, w: Tensor, hyper: Hyper, s2: Tensor) -> tuple[Tensor, Tensor]:
+        """The Hessian of P is diag(a) + sum_g k_g w_g w_g', w_g zero outside group g: a and k, (..., n_groups)."""
+        r = self.relative(w, s2)
+        a = self.log_decays(w, hyper, s2).exp()
+        k = a * (hyper.exponent[..., None] - 2) / (self.sizes.to(w) * s2[..., None] * r)
+        return a, k if self.plain is None else torch.where(self.plain, 0.0, k)
+
+    def restrict(self, n: int) -> "Decays":
+        """The decays of the first n weights."""
+        return Decays(self.index[:n], self.plain, self.eps)
+
+    def shared_by_outputs(self, n_outputs: int) -> bool:
+        """Whether all outputs of a feature have the same decay."""
+        rows = self.groups.unflatten(-1, (-1, n_outputs))
+        return bool((rows == rows[:, :1]).all())
+
     def penalty(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """P(w), whose gradient is a * w: (...,)."""
         q = hyper.exponent[..., None]
