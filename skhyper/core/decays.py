@@ -78,14 +78,23 @@ class Decays:
         """Whether no two weights share a decay."""
         return len(self.groups) == self.n_groups
 
+    @cached_property
+    def _identity(self) -> bool:
+        """Whether decay g belongs to weight g alone."""
+        return self.single and bool((self.decayed == self.groups).all())
+
     def group_sums(self, v: Tensor) -> Tensor:
         """Sums over the weights of each decay: (..., n_weights) -> (..., n_groups)."""
+        if self._identity:
+            return v[..., : self.n_groups]
         v = v[..., self.decayed]
         sums = v.new_zeros(*v.shape[:-1], self.n_groups)
         return sums.index_add_(-1, self.groups, v)
 
     def spread(self, a: Tensor) -> Tensor:
         """Decays -> a decay for each weight, 0 where there is none: (..., n_groups) -> (..., n_weights)."""
+        if self._identity and self.n_groups == len(self.index):
+            return a
         out = a.new_zeros(*a.shape[:-1], len(self.index))
         out[..., self.decayed] = a[..., self.groups]
         return out

@@ -95,5 +95,3 @@ class Problem:
 def weighted_sum(c: Tensor, values: Tensor) -> Tensor:
     """sum_i c_i v_i over rows; rows of weight zero count for nothing even where v is not finite."""
     return (c * torch.where(c != 0, values, 0.0)).sum(-1)
-
-
