@@ -165,7 +165,7 @@ class ClosedFormResponse(BestResponse):
     def _newton(self, batch: Batch, w: Tensor, r: Tensor) -> Tensor:
         """H^-1 r with the true Hessian X'CX + diag(a) + sum_g k_g w_g w_g' of the inner problem at w: (B, p, T)."""
         decays = self._decays
-        a, k = decays.curvature(w, batch.hyper, batch.s2)
+        a, k = decays.log_decays(w, batch.hyper, batch.s2).exp(), -decays.concavity(w, batch.hyper, batch.s2)
         if decays.single:
             return self.system.solve(batch.fold, self._as_matrix(decays.spread(a + k * decays.group_sums(w**2))), r)
         frozen = self._as_matrix(decays.spread(a))
