@@ -84,7 +84,9 @@ class QuasiNewton(Proposals):
         Second derivative of the objective in log alpha, for the first step; 0 where it is not known.
     """
 
-    def __init__(self, start: Hyper, objective: Objective, bounds: tuple[float, float], tol: float, curvature: float = 0.0):
+    def __init__(
+        self, start: Hyper, objective: Objective, bounds: tuple[float, float], tol: float, curvature: float = 0.0
+    ):
         self.objective, self.tol, self._start, self._curvature = objective, tol, start, curvature
         self._x = self._pack(start)
         self._lower = torch.full_like(self._x, -torch.inf)
@@ -154,4 +156,3 @@ class QuasiNewton(Proposals):
 
     def _unpack(self, x: Tensor) -> Hyper:
         return Hyper(x[0], self._start.exponent, None if self._start.offsets is None else x[1:])
-

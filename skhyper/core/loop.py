@@ -62,7 +62,10 @@ class Journal:
         for x, loss, objective in zip(log_alpha.tolist(), losses.tolist(), objectives.tolist(), strict=True):
             self._write(stage, loss, objective, x, exponent, math.nan, 0.0)
 
-    def _write(self, stage: str, *numbers: float) -> None:
+    def _write(
+        self, stage: str, value: float, objective: float, log_alpha: float, exponent: float, norm: float, error: float
+    ) -> None:
+        numbers = (value, objective, log_alpha, exponent, norm, error)
         record = Record(stage, len(self.records), *numbers, self.budget.seconds)
         self.records.append(record)
         if self.observer is not None:

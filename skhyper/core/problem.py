@@ -67,7 +67,7 @@ class Problem:
     def outer_gradient(self, w: Tensor) -> Tensor:
         """d outer / d w: (..., K, n_weights)."""
         gradient = self.outer_loss.gradient(self.outputs(w), self.y)
-        return self.network.pullback(self.validation[..., None] / self.n_folds * gradient, self.design)
+        return self.network.pullback(weighted(self.validation / self.n_folds, gradient), self.design)
 
     def loss_gradient(self, w: Tensor) -> Tensor:
         """d (inner loss without penalty) / d w: (..., K, n_weights)."""
@@ -92,8 +92,12 @@ class Problem:
         return replace(self, decays=decays)
 
 
+def weighted(c: Tensor, values: Tensor) -> Tensor:
+    """c_i v_i; rows of weight zero count for nothing even where v is not finite: (K, n), (..., K, n, T)."""
+    c = c[..., None]
+    return torch.where(c != 0, c * values, 0.0)
+
+
 def weighted_sum(c: Tensor, values: Tensor) -> Tensor:
     """sum_i c_i v_i over rows; rows of weight zero count for nothing even where v is not finite."""
     return (c * torch.where(c != 0, values, 0.0)).sum(-1)
-
-

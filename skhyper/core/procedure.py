@@ -15,7 +15,7 @@ from .hyperoptim import Objective, QuasiNewton
 from .loop import Budget, Journal, Observer, OutOfBudget, run
 from .problem import Problem
 from .result import Result, Snapshot, StopReason
-from .scan import Scan, scan
+from .scan import Grid, Scan, scan
 from .zeros import exact_zeros
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
@@ -23,7 +23,8 @@ from .zeros import exact_zeros
 GLOBAL_GRID = tuple(float(x) for x in range(6, -21, -1))
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
 STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
-FAMILY_GRADIENT = 1e-3  # a row of the family is tuned to this gradient, the best row to the plan's
+FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
+FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -112,7 +113,7 @@ class _Procedure:
     def _global(self) -> None:
         centre = math.log(max(self.problem.curvature(), 1e-300))
         scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
-        self._refine("global alpha", scan, 2.0, 1, self.plan.tol)
+        self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
     def _family(self) -> None:
@@ -124,12 +125,7 @@ class _Procedure:
             scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
             path = scan.path
             if q < 2:
-                self._refine(f"family, q = {q:g}", scan, q, 2, max(FAMILY_GRADIENT, self.plan.tol))
-        family = self.snapshots[1:]
-        best = min(family, key=lambda snapshot: float(snapshot.fold_losses.mean()))
-        self.snapshots.remove(best)
-        scan = Scan(best.hyper.log_alpha, 0.0, best.w, None)
-        self._refine(best.name, scan, float(best.hyper.exponent), 2, self.plan.tol)
+                self._refine(f"family, q = {q:g}", scan, q, 2, FAMILY_TOL, FAMILY_STEP_TOL)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -166,18 +162,17 @@ class _Procedure:
         end = run(response, proposals, objective, s2, self.journal, stage=name, w=w, tol=STEP_TOL)
         return end.snapshot(name, count, self.journal.budget.seconds)
 
-    def _refine(self, name: str, scan: Scan, q: float, n_hyperparameters: int, tol: float) -> None:
+    def _refine(self, name: str, scan: Scan, q: float, count: int, tol: float, accuracy: float) -> None:
         """From the lowest point of a scan to the minimum, by hypergradient."""
         objective = Objective(self.plan.log_scale, self.n)
         start = Hyper(scan.log_alpha, torch.tensor(q, dtype=torch.float64))
         proposals = QuasiNewton(start, objective, self.plan.bounds, tol, scan.curvature)
-        accuracy = min(STEP_TOL, tol)
         end = run(self.response, proposals, objective, self.s2, self.journal, stage=name, w=scan.w, tol=accuracy)
-        self.snapshots.append(end.snapshot(name, n_hyperparameters, self.journal.budget.seconds))
+        self.snapshots.append(end.snapshot(name, count, self.journal.budget.seconds))
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
     def _scan(self, stage: str, points: list[float], q: float, path: Tensor | None = None) -> Scan:
         objective = Objective(self.plan.log_scale, self.n)
-        where = {"stage": stage, "points": points, "bounds": self.plan.bounds, "exponent": q, "path": path}
-        return scan(self.response, objective, self.s2, self.journal, **where)
+        grid = Grid(points, self.plan.bounds, q, path)
+        return scan(self.response, objective, self.s2, self.journal, stage, grid)

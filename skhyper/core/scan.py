@@ -14,6 +14,15 @@ PATIENCE = 4  # points behind the lowest after which a scan in parts ends
 TOL = 1e-3  # relative accuracy of the weights
 
 
+class Grid(NamedTuple):
+    """Where to look."""
+
+    points: list[float]  # descending and equally spaced; clipped to the bounds
+    bounds: tuple[float, float]
+    exponent: float
+    path: Tensor | None  # warm starts for the points, from a scan of another exponent
+
+
 class Scan(NamedTuple):
     """Where the objective is lowest along the grid."""
 
@@ -28,31 +37,28 @@ def scan(
     objective: Objective,
     s2: Tensor,
     journal: Journal,
-    *,
     stage: str,
-    points: list[float],
-    bounds: tuple[float, float],
-    exponent: float,
-    path: Tensor | None = None,
+    grid: Grid,
 ) -> Scan:
-    """Solve along descending, equally spaced points, then go on while the lowest lies at an end.
+    """Solve along the grid, then go on while the lowest point lies at an end.
 
-    `path` holds warm starts for the points, from a scan of another exponent; otherwise each part starts from the
-    weights of the part before it.
+    Where there is no path to start from, each part starts from the weights of the part before it.
     """
+    points, bounds, exponent, path = grid
     step = points[0] - points[1]
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
     at_once = response.capacity >= len(todo)
     start = path if path is not None and len(path) == len(todo) else None
     log_alpha, values = s2.new_zeros(0), s2.new_zeros(0)
-    whole = best = None
+    whole: Tensor | None = None
+    best = s2.new_zeros(0)
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
         losses = response.problem.outer(w).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
         whole = w if at_once and whole is None else whole
-        if best is None or float(new.min()) < float(values.min()):
+        if not len(values) or float(new.min()) < float(values.min()):
             best = w[int(new.argmin())]
         start = w[-1:]
         order = torch.cat([log_alpha, part]).argsort(descending=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..decays import Decays, Hyper
-from ..problem import Problem
-from ..result import Evaluation
+from skhyper.core.decays import Decays, Hyper
+from skhyper.core.problem import Problem
+from skhyper.core.result import Evaluation
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ lower of the two is kept.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ from ..problem import Problem
 from .base import Algorithm, BestResponse
 
 MAX_STEPS = 300
-NEWTON_BELOW = 0.3  # relative change of the weights under which Newton's step is tried
+NEWTON_BELOW = 0.3  # relative change of the weights under which Newton's step is tried,
+NEWTON_TOL = 1e-6  # where more accuracy than this is asked for
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,13 @@ class ClosedFormResponse(BestResponse):
     def _n_decayed(self) -> int:
         return self.problem.network.n_coefficients
 
-    @property
+    @cached_property
     def _decays(self) -> Decays:
         return self.problem.decays.restrict(self._n_decayed)
+
+    @cached_property
+    def _shared(self) -> bool:
+        return self._decays.shared_by_outputs(self.rhs.shape[-1])
 
     def _join(self, coefficients: Tensor, intercepts: Tensor) -> Tensor:
         return self.problem.network.join(Layers(coefficients, intercepts, intercepts[..., :0]))
@@ -114,7 +120,7 @@ class ClosedFormResponse(BestResponse):
     def _as_matrix(self, a: Tensor) -> Tensor:
         """Flat weights (B, p * T) -> (B, p) where outputs share decays, else (B, p, T)."""
         a = a.unflatten(-1, self.rhs.shape[-2:])
-        return a[..., 0] if self.problem.decays.shared_by_outputs(self.rhs.shape[-1]) else a
+        return a[..., 0] if self._shared else a
 
     def _frozen(self, batch: Batch, w: Tensor) -> Tensor:
         """The ridge solution with the decays frozen at w."""
@@ -129,7 +135,7 @@ class ClosedFormResponse(BestResponse):
             part, old = batch.take(active), w[active]
             new = self._frozen(part, old)
             near = change[active] < NEWTON_BELOW
-            if tol < NEWTON_BELOW**2 and bool(near.any()):
+            if tol < NEWTON_TOL and bool(near.any()):
                 new[near] = self._lower(part.take(near), new[near], old[near])
             w[active] = new
             change[active] = (new - old).norm(dim=-1) / new.norm(dim=-1).clamp(min=torch.finfo(w.dtype).tiny)
@@ -159,7 +165,7 @@ class ClosedFormResponse(BestResponse):
     def _newton(self, batch: Batch, w: Tensor, r: Tensor) -> Tensor:
         """H^-1 r with the true Hessian X'CX + diag(a) + sum_g k_g w_g w_g' of the inner problem at w: (B, p, T)."""
         decays = self._decays
-        a, k = decays.curvature(w, batch.hyper, batch.s2)
+        a, k = decays.log_decays(w, batch.hyper, batch.s2).exp(), -decays.concavity(w, batch.hyper, batch.s2)
         if decays.single:
             return self.system.solve(batch.fold, self._as_matrix(decays.spread(a + k * decays.group_sums(w**2))), r)
         frozen = self._as_matrix(decays.spread(a))
