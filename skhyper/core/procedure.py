@@ -16,7 +16,6 @@ from .loop import Budget, Journal, Observer, OutOfBudget, run
 from .problem import Problem
 from .result import Result, Snapshot, StopReason
 from .scan import Grid, Scan, scan
-from .zeros import exact_zeros
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
@@ -58,30 +57,6 @@ def tune(
 ) -> Result:
     """Run the stages of the plan; a spent budget or an interruption ends it with what there is."""
     return _Procedure(algorithm, algorithm.bind(problem), plan, Journal(budget, observer)).run()
-
-
-def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Tensor:
-    """Weights on all rows (a problem of one fold) at the hyperparameters of a snapshot: (1, n_weights).
-
-    The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
-    on these rows. Weights that vanish at q <= 1 are exact zeros.
-    """
-    response = algorithm.bind(problem)
-    start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
-    hyper = result.snapshots[index].hyper
-    if index == 0:
-        return start
-    s2 = problem.decays.scale(start)
-    w = descend(response, hyper, s2, start, tol)
-    return exact_zeros(response, hyper, s2, w, tol) if float(hyper.exponent) <= 1 else w
-
-
-def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
-    """Solve from the ridge solution down through the exponents: for q < 1 there are many minima."""
-    for q in (1.5, 1.0):
-        if float(hyper.exponent) < q:
-            w = response.solve(hyper._replace(exponent=torch.tensor(q, dtype=w.dtype)), s2, w, STEP_TOL)
-    return response.solve(hyper, s2, w, tol)
 
 
 class _Procedure:
