@@ -5,6 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,8 +61,15 @@ def tune(
     return _Procedure(algorithm, algorithm.bind(problem), plan, Journal(budget, observer)).run()
 
 
-def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Tensor:
-    """Weights on all rows (a problem of one fold) at the hyperparameters of a snapshot: (1, n_weights).
+class Refitted(NamedTuple):
+    """A snapshot's hyperparameters on all rows."""
+
+    w: Tensor  # (1, n_weights)
+    decays: Tensor  # (n_groups,), infinite where a decay's weights are exact zeros
+
+
+def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Refitted:
+    """Weights and decays on all rows (a problem of one fold) at the hyperparameters of a snapshot.
 
     The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
     on these rows. Weights that vanish at q <= 1 are exact zeros.
@@ -69,11 +77,15 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     response = algorithm.bind(problem)
     start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
     hyper = result.snapshots[index].hyper
-    if index == 0:
-        return start
     s2 = problem.decays.scale(start)
+    if index == 0:
+        return Refitted(start, problem.decays.log_decays(start, hyper, s2)[0].exp())
     w = descend(response, hyper, s2, start, tol)
-    return exact_zeros(response, hyper, s2, w, tol) if float(hyper.exponent) <= 1 else w
+    sparse = float(hyper.exponent) <= 1
+    w = exact_zeros(response, hyper, s2, w, tol) if sparse else w
+    decays = problem.decays.log_decays(w, hyper, s2)[0].exp()
+    vanished = sparse & (problem.decays.group_sums(w**2)[0] == 0)
+    return Refitted(w, torch.where(vanished, torch.inf, decays))
 
 
 def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
