@@ -62,6 +62,10 @@ class Adapter(ABC):
         """The estimator's hyperparameter for a decay."""
         return 1 / alpha if self.reciprocal else alpha
 
+    def alpha(self, value: float) -> float:
+        """The decay for a value of the estimator's hyperparameter."""
+        return 1 / value if self.reciprocal else value
+
     @abstractmethod
     def check(self, estimator: Any) -> None:
         """Raise TypeError for a setting without a differentiable L2 objective: its name, its value, what to change."""

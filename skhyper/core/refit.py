@@ -53,7 +53,7 @@ def average(problem: Problem, result: Result) -> Result:
 class Fitted(NamedTuple):
     """A final fit on all rows."""
 
-    w: Tensor  # (n_weights,)
+    w: Tensor  # (1, n_weights)
     decays: Tensor  # (n_groups,), infinite where all weights of a decay are exact zeros
 
 
@@ -72,7 +72,7 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     w = start if index == 0 else _refit_one(response, chosen.hyper, s2, start, tol)
     decays = problem.decays.log_decays(w, chosen.hyper, s2).exp()
     vanished = (problem.decays.group_sums(w**2) == 0) & (chosen.hyper.exponent < 2)
-    return Fitted(w[0], torch.where(vanished, torch.inf, decays)[0])
+    return Fitted(w, torch.where(vanished, torch.inf, decays)[0])
 
 
 def _refit_one(response: BestResponse, hyper: Hyper, s2: Tensor, start: Tensor, tol: float) -> Tensor:
@@ -91,7 +91,7 @@ def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2:
         if member.hyper is chosen.hyper:
             log_decays = decays.log_decays(w, member.hyper, s2)
         total = total + weight * w
-    return Fitted(total[0], log_decays[0].exp())
+    return Fitted(total, log_decays[0].exp())
 
 
 def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
