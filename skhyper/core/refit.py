@@ -16,6 +16,8 @@ from .result import Result, Snapshot
 from .selection import stacking_weights
 from .zeros import exact_zeros
 
+AVERAGE = "average over exponents"
+
 # Relative accuracy of the weights on the way down through the exponents, and of the members of an average.
 WAY_TOL = 1e-5
 AVERAGE_TOL = 1e-6
@@ -41,7 +43,7 @@ def average(problem: Problem, result: Result) -> Result:
     mixture = tuple(float(weights[members.index(s)]) if s in members else 0.0 for s in result.snapshots)
     mean = replace(
         best,
-        name="average over exponents",
+        name=AVERAGE,
         w=w,
         fold_losses=problem.fold_losses(w),
         n_hyperparameters=count,

@@ -13,7 +13,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.problem import Problem
-from ..core.refit import average
+from ..core.refit import AVERAGE, average
 from ..core.result import Result
 from .search import HyperTrainingSearchCV
 
@@ -52,10 +52,18 @@ LEARNT = (
 
 
 class AveragingSearch(HyperTrainingSearchCV):
-    """A search with one more row: the average over exponents that predicts held-out rows best."""
+    """A search with one more row: the average over exponents that predicts held-out rows best.
+
+    Where free decays were fitted, their rows compete instead.
+    """
 
     def _rows(self, problem: Problem, result: Result) -> Result:
-        return average(problem, result) if len(result.snapshots) > 1 else result
+        if len(result.snapshots) == 1 or result.snapshots[-1].hyper.offsets is not None:
+            return result
+        result = average(problem, result)
+        exponents = [float(row.hyper.exponent) for row in result.snapshots]
+        self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
+        return result
 
 
 class HyperTrainedLinear(BaseEstimator, ABC):
@@ -71,8 +79,8 @@ class HyperTrainedLinear(BaseEstimator, ABC):
     }
 
     @abstractmethod
-    def _search(self) -> HyperTrainingSearchCV:
-        """The search that fits this model."""
+    def _search(self, y: Any) -> HyperTrainingSearchCV:
+        """The search that fits this model to targets y."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
@@ -92,7 +100,7 @@ class HyperTrainedLinear(BaseEstimator, ABC):
         self : estimator
             Fitted.
         """
-        search = self._search()
+        search = self._search(y)
         if _routing_enabled():
             search.estimator.set_fit_request(sample_weight=True)
         search.fit(X, y, **({} if sample_weight is None else {"sample_weight": sample_weight}))
@@ -105,10 +113,9 @@ class HyperTrainedLinear(BaseEstimator, ABC):
         decays = np.array(list(search.alphas_.values()))
         self.alpha_ = float(decays[0]) if self.granularity == "global" else decays
         rows = search.cv_results_["params"]
-        self.family_alpha_, self.baseline_alpha_ = (
-            float(next(iter(rows[i].values()))) for i in (self.best_index_, 0)
-        )
-        self.exponent_weights_ = search.exponent_weights_
+        self.family_alpha_, self.baseline_alpha_ = (float(next(iter(rows[i].values()))) for i in (self.best_index_, 0))
+        averaged = search.cv_results_["snapshot"][self.best_index_] == AVERAGE
+        self.exponent_weights_ = search.exponent_weights_ if averaged else {self.exponent_: 1.0}
         self.total_time_ = search.total_time_
         self._keep(search)
         return self

@@ -211,9 +211,11 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _search(self) -> HyperTrainingSearchCV:
+    def _search(self, y: Any) -> HyperTrainingSearchCV:
         averaged = self.average_exponents and isinstance(self.exponent, str) and self.scoring is None
-        free = self.granularity == "output" and isinstance(self.shrinkage, str)
+        free = (
+            self.granularity == "output" and isinstance(self.shrinkage, str) and np.ndim(y) == 2 and np.shape(y)[1] > 1
+        )
         return (AveragingSearch if averaged and not free else HyperTrainingSearchCV)(
             Ridge(fit_intercept=self.fit_intercept),
             **{name: getattr(self, name) for name in SHARED},

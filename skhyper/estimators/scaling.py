@@ -56,7 +56,9 @@ class ColumnScaling(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         X = validate_data(self, X, accept_sparse=True, dtype=None)
         if self.factors is not None and np.shape(self.factors) != (X.shape[1],):
-            raise ValueError(f"factors must hold {X.shape[1]} numbers, one a column, got shape {np.shape(self.factors)}.")
+            raise ValueError(
+                f"factors must hold {X.shape[1]} numbers, one a column, got shape {np.shape(self.factors)}."
+            )
         return self
 
     def transform(self, X: Any) -> Any:
