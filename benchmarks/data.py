@@ -10,11 +10,13 @@ rows.
 """
 
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pandas import get_dummies, to_numeric
 from sklearn.datasets import fetch_openml, load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.pipeline import make_pipeline
@@ -26,21 +28,30 @@ TRAIN_FRACTION = 0.7
 CLIP = 4.0
 
 
-class Split(NamedTuple):
-    """One random split, features standardised by its training part."""
+@dataclass(frozen=True)
+class Split:
+    """One random split, features standardised by its training part.
+
+    `terms` says for each column what it is: 1 a linear term, 2 a square, 3 a product of two. Iterating gives the four
+    arrays: ``X_train, y_train, X_test, y_test = split``.
+    """
 
     X_train: np.ndarray
     y_train: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
+    terms: np.ndarray
+
+    def __iter__(self):
+        return iter((self.X_train, self.y_train, self.X_test, self.y_test))
 
 
 class OpenML(NamedTuple):
-    """Where OpenML keeps a set; `shape` is checked, so that a renamed or changed set is noticed."""
+    """Where OpenML keeps a set; `shape` is checked, so that a changed set is noticed."""
 
     name: str
     version: int
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # rows, columns that are not constant
     target: str | None = None  # None: the set's own default target
     drop: tuple[str, ...] = ()
 
@@ -53,7 +64,7 @@ OPENML = {
     "naval": OpenML(
         "naval_propulsion_plant",
         1,
-        (11934, 16),
+        (11934, 14),
         "gt_compressor_decay_state_coefficient",
         ("gt_turbine_decay_state_coefficient",),
     ),
@@ -91,8 +102,8 @@ def _from_openml(name):
     y = bunch.target
     if name in CLASSIFICATION:
         frame = _one_hot(frame)
-        frame = frame.loc[:, frame.nunique() > 1]
         y = LabelEncoder().fit_transform(y.astype(str))
+    frame = frame.loc[:, frame.nunique() > 1]
     X = frame.astype(float).to_numpy()
     y = np.asarray(y, dtype=np.intp if name in CLASSIFICATION else float)
     if X.shape != source.shape:
@@ -102,8 +113,6 @@ def _from_openml(name):
 
 def _one_hot(frame):
     """Nominal columns as indicators, one for each value; numeric ones as they are."""
-    from pandas import get_dummies, to_numeric
-
     nominal = []
     for column in frame:
         try:
@@ -152,6 +161,15 @@ def make_features(degree):
     return make_pipeline(*steps, FunctionTransformer(np.clip, kw_args={"a_min": -CLIP, "a_max": CLIP}))
 
 
+def scale(X_train, y_train, X_test, y_test, degree=1):
+    """The `Split` of given training and test rows."""
+    features = make_features(degree)
+    X_train = features.fit_transform(X_train)
+    names = features[:-1].get_feature_names_out()
+    terms = np.array([2 if "^" in name else 3 if " " in name else 1 for name in names])
+    return Split(X_train, y_train, features.transform(X_test), y_test, terms)
+
+
 def split(X, y, seed, *, degree=1, n_train=None, max_train=MAX_TRAIN, stratify=False):
     """A random split: at most `max_train` rows (and at most 70 %) for training, at most 5,000 of the rest for test.
 
@@ -168,14 +186,7 @@ def split(X, y, seed, *, degree=1, n_train=None, max_train=MAX_TRAIN, stratify=F
         order = order[np.argsort(rank[order], kind="stable")]
     train, test = order[:n_train], order[n_train:]
     test = rng.permutation(test)[:MAX_TEST]
-    features = make_features(degree).fit(X[train])
-    return Split(features.transform(X[train]), y[train], features.transform(X[test]), y[test])
-
-
-def degrees(features):
-    """For the output columns of a fitted `make_features` pipeline: 1 for linear terms, 2 for squares, 3 for products."""
-    names = features.get_feature_names_out()
-    return np.array([2 if "^" in name else 3 if " " in name else 1 for name in names])
+    return scale(X[train], y[train], X[test], y[test], degree)
 
 
 def synthetic(seed, *, n, p, n_true, noise, n_test=2000):
@@ -186,8 +197,7 @@ def synthetic(seed, *, n, p, n_true, noise, n_test=2000):
     X = rng.standard_normal((n + n_test, p))
     signal = X @ coef
     y = signal + rng.standard_normal(len(X)) * np.sqrt(noise / (1 - noise)) * np.linalg.norm(coef)
-    features = make_features(1).fit(X[:n])
-    return Split(features.transform(X[:n]), y[:n], features.transform(X[n:]), y[n:])
+    return scale(X[:n], y[:n], X[n:], y[n:])
 
 
 def _real(name, degree):

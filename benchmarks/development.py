@@ -14,14 +14,9 @@ from functools import partial
 import numpy as np
 from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3, make_regression
 
-from benchmarks.data import Split, load, make_features, split
+from benchmarks.data import load, scale, split
 
 N_TEST = 2000
-
-
-def _scaled(X, y, n, degree=1):
-    features = make_features(degree).fit(X[:n])
-    return Split(features.transform(X[:n]), y[:n], features.transform(X[n:]), y[n:])
 
 
 def friedman(seed, *, which, n, n_noise, noise):
@@ -30,7 +25,7 @@ def friedman(seed, *, which, n, n_noise, noise):
     make = {1: make_friedman1, 2: make_friedman2, 3: make_friedman3}[which]
     X, y = make(n + N_TEST, noise=noise, random_state=rng)
     X = np.hstack([X, rng.uniform(size=(len(X), n_noise))])
-    return _scaled(X, y, n, degree=2)
+    return scale(X[:n], y[:n], X[n:], y[n:], degree=2)
 
 
 def _design(rng, rows, p, rho):
@@ -60,7 +55,8 @@ def linear(seed, *, n, p, kind, size=0, rho=0.0, noise=0.1, tails=np.inf):
     X = _design(rng, n + N_TEST, p, rho)
     signal = X @ _truth(rng, p, kind, size)
     error = rng.standard_normal(len(X)) if np.isinf(tails) else rng.standard_t(tails, len(X)) * np.sqrt(1 - 2 / tails)
-    return _scaled(X, signal + error * signal.std() * np.sqrt(noise / (1 - noise)), n)
+    y = signal + error * signal.std() * np.sqrt(noise / (1 - noise))
+    return scale(X[:n], y[:n], X[n:], y[n:])
 
 
 def low_rank(seed, *, n, p, rank, n_true, noise):
@@ -68,7 +64,7 @@ def low_rank(seed, *, n, p, rank, n_true, noise):
     rng = np.random.RandomState(seed)
     X, y = make_regression(n + N_TEST, p, n_informative=n_true, effective_rank=rank, random_state=rng)
     y = y / y.std() + rng.standard_normal(len(y)) * np.sqrt(noise / (1 - noise))
-    return _scaled(X, y, n)
+    return scale(X[:n], y[:n], X[n:], y[n:])
 
 
 def column(seed, *, name, target, degree=1, n_train=None, columns=None, exclusive=False):
