@@ -1,0 +1,77 @@
+"""What an algorithm is: a configuration that binds to a problem and yields its best response.
+
+With u = H^-1 d outer / d w, H the Hessian of the penalised training loss, and a * w the gradient of the penalty, the
+hypergradient is the same for every loss and network:
+
+    d outer / d log alpha = - sum_k u_k . (a * w)_k
+    d outer / d z_g       = - sum_k sum_{j in g} (u * a * w)_kj
+    d outer / d q         = - sum_k u_k . (a * w * log(m / s^2 + eps)) / 2
+
+so that an algorithm has two things to say: the weights, and H^-1 v.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..decays import Decays, Hyper
+from ..problem import Problem
+from ..result import Evaluation
+
+
+@dataclass(frozen=True)
+class BestResponse(ABC):
+    """The weights of every fold as a function of the hyperparameters.
+
+    Leading axes of w before the fold axis carry candidates, with as many of `hyper`.
+    """
+
+    problem: Problem
+
+    @abstractmethod
+    def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
+        """The weights that minimise the inner problem of every fold.
+
+        Parameters
+        ----------
+        hyper : Hyper
+            Shared by all folds.
+        s2 : Tensor, shape (K,)
+            The constant of the family for each fold.
+        w : Tensor, shape (..., K, n_weights), optional
+            Warm start.
+        tol : float
+            Relative accuracy of the weights, in the norm of the fold's weights.
+        """
+
+    @abstractmethod
+    def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
+        """H^-1 v at the solution w, and the relative residual that is left."""
+
+    def evaluate(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Evaluation:
+        """Weights, validation losses and hypergradient."""
+        w = self.solve(hyper, s2, w, tol)
+        u, error = self.adjoint(w, hyper, s2, self.problem.outer_gradient(w), tol)
+        gradient = hypergradient(self.problem.decays, w, hyper, s2, u)
+        return Evaluation(hyper, w, self.problem.fold_losses(w), gradient, error)
+
+
+class Algorithm(ABC):
+    """A configuration; `bind` prepares what all evaluations of one problem share."""
+
+    @abstractmethod
+    def bind(self, problem: Problem) -> BestResponse:
+        """The best response of this problem's folds."""
+
+
+def hypergradient(decays: Decays, w: Tensor, hyper: Hyper, s2: Tensor, u: Tensor) -> Hyper:
+    """d outer / d hyperparameters from the adjoint u = H^-1 d outer / d w, summed over folds."""
+    log_a = decays.log_decays(w, hyper, s2)
+    by_group = -log_a.exp() * decays.group_sums(u * w)
+    by_exponent = by_group * decays.relative(w, s2).log() / 2
+    return Hyper(
+        by_group.sum((-1, -2)),
+        by_exponent.sum((-1, -2)),
+        None if hyper.offsets is None else by_group.sum(-2),
+    )

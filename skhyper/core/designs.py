@@ -1,0 +1,152 @@
+"""X as an operator: products with a matrix that all folds share or that each fold has for itself.
+
+Shapes: K folds, n rows, p columns, T outputs. Leading axes of weights broadcast, so that several candidates can be
+carried at once: weights are (..., K, p, T) and predictions (..., K, n, T). Row weights are (K, n).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# A column whose Gram entry loses more than this share by subtraction is summed again from its rows.
+CANCELLATION = 1e-6
+
+
+class Design(ABC):
+    """The matrices X_1 ... X_K of a problem, known only through their products."""
+
+    n_rows: int
+    n_columns: int
+
+    @abstractmethod
+    def matvec(self, v: Tensor) -> Tensor:
+        """X_k v_k: (..., K, p, T) -> (..., K, n, T)."""
+
+    @abstractmethod
+    def rmatvec(self, u: Tensor) -> Tensor:
+        """X_k' u_k: (..., K, n, T) -> (..., K, p, T)."""
+
+    @abstractmethod
+    def gram(self, c: Tensor) -> Tensor:
+        """X_k' diag(c_k) X_k: (K, n) -> (K, p, p)."""
+
+    @abstractmethod
+    def squares(self, c: Tensor) -> Tensor:
+        """The diagonals of `gram(c)`: (K, n) -> (K, p)."""
+
+    def column_sums(self, c: Tensor) -> Tensor:
+        """X_k' c_k: (K, n) -> (K, p)."""
+        return self.rmatvec(c[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class DenseDesign(Design):
+    """One dense matrix (n, p) that all folds share, or K of them (K, n, p)."""
+
+    x: Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, n."""
+        return self.x.shape[-2]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns, p."""
+        return self.x.shape[-1]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all folds have the same matrix."""
+        return self.x.ndim == 2
+
+    def matvec(self, v: Tensor) -> Tensor:
+        return _shared_product(self.x, v) if self.shared else self.x @ v
+
+    def rmatvec(self, u: Tensor) -> Tensor:
+        return _shared_product(self.x.mT, u) if self.shared else self.x.mT @ u
+
+    def gram(self, c: Tensor) -> Tensor:
+        """X_k' diag(c_k) X_k; where folds share X by subtracting what a fold leaves out from the total."""
+        if not self.shared:
+            return self.x.mT @ (c[..., None] * self.x)
+        total = c.amax(0)
+        left_out = [(total - c_k).nonzero()[:, 0] for c_k in c]
+        if len(c) == 1 or sum(map(len, left_out)) > (len(c) - 1) * self.n_rows:
+            return torch.stack([_weighted_gram(self.x, c_k) for c_k in c])
+        whole = _weighted_gram(self.x, total)
+        parts = []
+        for c_k, rows in zip(c, left_out, strict=True):
+            part = whole - _weighted_gram(self.x[rows], (total - c_k)[rows])
+            lost = part.diagonal() <= CANCELLATION * whole.diagonal()
+            parts.append(_weighted_gram(self.x, c_k) if lost.any() else part)
+        return torch.stack(parts)
+
+    def squares(self, c: Tensor) -> Tensor:
+        return c @ self.x**2 if self.shared else (c[..., None, :] @ self.x**2)[..., 0, :]
+
+
+@dataclass(frozen=True)
+class SparseDesign(Design):
+    """One scipy CSR matrix that all folds share, or a sequence of K; products run in scipy, X stays sparse."""
+
+    matrices: Sequence[Any]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, n."""
+        return int(self.matrices[0].shape[0])
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns, p."""
+        return int(self.matrices[0].shape[1])
+
+    @cached_property
+    def _transposed(self) -> list[Any]:
+        return [x.T for x in self.matrices]
+
+    def _product(self, matrices: Sequence[Any], v: Tensor) -> Tensor:
+        if len(matrices) == 1:
+            columns = v.reshape(-1, *v.shape[-2:]).movedim(-2, 0)
+            flat = matrices[0] @ columns.reshape(len(columns), -1).numpy()
+            product = torch.from_numpy(flat).reshape(-1, *columns.shape[1:]).movedim(0, -2)
+            return product.reshape(*v.shape[:-2], *product.shape[-2:])
+        folds = [self.__class__([x])._product([x], v_k) for x, v_k in zip(matrices, v.unbind(-3), strict=True)]
+        return torch.stack(folds, -3)
+
+    def matvec(self, v: Tensor) -> Tensor:
+        return self._product(self.matrices, v)
+
+    def rmatvec(self, u: Tensor) -> Tensor:
+        return self._product(self._transposed, u)
+
+    def gram(self, c: Tensor) -> Tensor:
+        parts = []
+        for k, c_k in enumerate(c.numpy()):
+            x = self.matrices[k % len(self.matrices)]
+            parts.append(torch.from_numpy(np.asarray((x.T @ x.multiply(c_k[:, None])).todense())))
+        return torch.stack(parts)
+
+    def squares(self, c: Tensor) -> Tensor:
+        squared = [x.multiply(x).T.tocsr() for x in self.matrices]
+        return torch.stack([torch.from_numpy(squared[k % len(squared)] @ c_k) for k, c_k in enumerate(c.numpy())])
+
+
+def _shared_product(x: Tensor, v: Tensor) -> Tensor:
+    """x v for every leading axis of v in one matrix product: (a, b), (..., b, T) -> (..., a, T)."""
+    columns = v.reshape(-1, *v.shape[-2:]).movedim(-2, 0)
+    product = (x @ columns.reshape(len(columns), -1)).reshape(-1, *columns.shape[1:])
+    return product.movedim(0, -2).reshape(*v.shape[:-2], -1, v.shape[-1])
+
+
+def _weighted_gram(x: Tensor, c: Tensor) -> Tensor:
+    if bool((c == 1).all()):
+        return x.mT @ x
+    return x.mT @ (c[:, None] * x)

@@ -1,0 +1,236 @@
+"""Losses per row, with their derivatives with respect to the network's outputs.
+
+Shapes: outputs f (..., n, T), targets y broadcastable to (..., n, T). A loss has three functions: `value` (..., n),
+`gradient` (..., n, T) and `hessian` (..., n, T, T). All are convex in f (Tweedie with identity link excepted) and
+scaled so that the inner objective of every estimator reads
+
+    sum_i c_i loss(f_i, y_i) + 1/2 sum_j a_j w_j^2
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+class Loss(ABC):
+    """A differentiable loss of the outputs of one row."""
+
+    n_constants = 0
+
+    @abstractmethod
+    def value(self, f: Tensor, y: Tensor) -> Tensor:
+        """The loss of each row: (..., n, T) -> (..., n)."""
+
+    @abstractmethod
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        """d value / d f: (..., n, T)."""
+
+    @abstractmethod
+    def hessian(self, f: Tensor, y: Tensor) -> Tensor:
+        """d^2 value / d f^2: (..., n, T, T)."""
+
+
+class SeparableLoss(Loss):
+    """A loss that is a sum over outputs, so that its Hessian is diagonal."""
+
+    @abstractmethod
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        """The loss of each output."""
+
+    @abstractmethod
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        """The second derivative of each output's loss."""
+
+    def value(self, f: Tensor, y: Tensor) -> Tensor:
+        return self.each(f, y).sum(-1)
+
+    def hessian(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.diag_embed(self.curvature(f, y))
+
+
+@dataclass(frozen=True)
+class SquaredError(SeparableLoss):
+    """(f - y)^2 / 2."""
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        return (f - y) ** 2 / 2
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return f - y
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.ones_like(f)
+
+
+@dataclass(frozen=True)
+class LogLoss(SeparableLoss):
+    """log(1 + exp(f)) - y f, for y in {0, 1} (or probabilities)."""
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        return -(y * logsigmoid(f) + (1 - y) * logsigmoid(-f))
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.sigmoid(f) - y
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.sigmoid(f) * torch.sigmoid(-f)
+
+
+@dataclass(frozen=True)
+class MultinomialLogLoss(Loss):
+    """log sum_t exp(f_t) - sum_t y_t f_t, for one-hot y."""
+
+    def value(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.logsumexp(f, -1) - (y * f).sum(-1)
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.softmax(f, -1) - y
+
+    def hessian(self, f: Tensor, y: Tensor) -> Tensor:
+        p = torch.softmax(f, -1)
+        return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+
+
+@dataclass(frozen=True)
+class TweedieLog(SeparableLoss):
+    """Half the unit Tweedie deviance of the given power, log link, up to a constant of y.
+
+    power 0 is the normal, 1 the Poisson, 2 the gamma, 3 the inverse Gaussian distribution.
+    """
+
+    power: float = 1.0
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        if self.power == 1:
+            return torch.exp(f) - y * f
+        if self.power == 2:
+            return f + y * torch.exp(-f)
+        a, b = 1 - self.power, 2 - self.power
+        return torch.exp(b * f) / b - y * torch.exp(a * f) / a
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return torch.exp((2 - self.power) * f) - y * torch.exp((1 - self.power) * f)
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        a, b = 1 - self.power, 2 - self.power
+        return b * torch.exp(b * f) - a * y * torch.exp(a * f)
+
+
+@dataclass(frozen=True)
+class Huber(SeparableLoss):
+    """r^2 / 2 for |r| <= epsilon, epsilon |r| - epsilon^2 / 2 beyond, r = f - y."""
+
+    epsilon: float = 1.0
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        r = (f - y).abs()
+        return torch.where(r <= self.epsilon, r**2 / 2, self.epsilon * r - self.epsilon**2 / 2)
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return (f - y).clamp(-self.epsilon, self.epsilon)
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        return ((f - y).abs() <= self.epsilon).to(f)
+
+
+@dataclass(frozen=True)
+class ConcomitantHuber(Loss):
+    """Half of HuberRegressor's loss, sigma + sigma H((f - y) / sigma); the second output is the scale sigma > 0.
+
+    H(z) = z^2 for |z| <= epsilon and 2 epsilon |z| - epsilon^2 beyond; infinite where sigma <= 0.
+    """
+
+    epsilon: float = 1.35
+    n_constants = 1
+
+    def _parts(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sigma = f[..., 1]
+        z = (f[..., 0] - y[..., 0]) / sigma
+        return z, sigma, z.abs() <= self.epsilon
+
+    def value(self, f: Tensor, y: Tensor) -> Tensor:
+        z, sigma, inside = self._parts(f, y)
+        h = torch.where(inside, z**2, 2 * self.epsilon * z.abs() - self.epsilon**2)
+        return torch.where(sigma > 0, sigma * (1 + h) / 2, torch.inf)
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        z, _, _ = self._parts(f, y)
+        clipped = z.clamp(-self.epsilon, self.epsilon)
+        return torch.stack([clipped, (1 - clipped**2) / 2], -1)
+
+    def hessian(self, f: Tensor, y: Tensor) -> Tensor:
+        z, sigma, inside = self._parts(f, y)
+        direction = torch.stack([torch.ones_like(z), -z], -1) * (inside / sigma)[..., None]
+        return direction[..., :, None] * torch.stack([torch.ones_like(z), -z], -1)[..., None, :]
+
+
+@dataclass(frozen=True)
+class SquaredHinge(SeparableLoss):
+    """max(0, 1 - y f)^2, for y in {-1, 1}."""
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        return (1 - y * f).clamp(min=0) ** 2
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return -2 * y * (1 - y * f).clamp(min=0)
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        return 2 * ((1 - y * f) > 0).to(f)
+
+
+@dataclass(frozen=True)
+class ModifiedHuber(SeparableLoss):
+    """max(0, 1 - y f)^2 for y f >= -1 and -4 y f beyond, for y in {-1, 1}."""
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        z = y * f
+        return torch.where(z >= -1, (1 - z).clamp(min=0) ** 2, -4 * z)
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return -2 * y * (1 - y * f).clamp(0, 2)
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        z = y * f
+        return 2 * ((z >= -1) & (z < 1)).to(f)
+
+
+@dataclass(frozen=True)
+class SquaredEpsilonInsensitive(SeparableLoss):
+    """max(0, |f - y| - epsilon)^2."""
+
+    epsilon: float = 0.0
+
+    def each(self, f: Tensor, y: Tensor) -> Tensor:
+        return ((f - y).abs() - self.epsilon).clamp(min=0) ** 2
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        r = f - y
+        return 2 * r.sign() * (r.abs() - self.epsilon).clamp(min=0)
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        return 2 * ((f - y).abs() > self.epsilon).to(f)
+
+
+@dataclass(frozen=True)
+class Rescaled(Loss):
+    """factor * loss: sets an estimator's own unit, or the unit of a score."""
+
+    loss: Loss
+    factor: float
+
+    @property
+    def n_constants(self) -> int:  # type: ignore[override]
+        """Constants of the loss that is rescaled."""
+        return self.loss.n_constants
+
+    def value(self, f: Tensor, y: Tensor) -> Tensor:
+        return self.factor * self.loss.value(f, y)
+
+    def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        return self.factor * self.loss.gradient(f, y)
+
+    def hessian(self, f: Tensor, y: Tensor) -> Tensor:
+        return self.factor * self.loss.hessian(f, y)

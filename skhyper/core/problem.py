@@ -1,0 +1,81 @@
+"""The bilevel problem: K folds of one network, trained as one batch.
+
+    inner_k(w, a) = sum_i train_ki loss(f_i, y_i) + 1/2 sum_j a_j w_j^2
+    outer(w_1 ... w_K) = mean_k sum_i validation_ki outer_loss(f_i, y_i)
+
+Folds share hyperparameters, never weights. A fold sees its training rows through its row weights only, so that no
+rows are copied; a row of weight zero in both does not exist for it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from .decays import Decays
+from .designs import Design
+from .losses import Loss
+from .networks import LinearNetwork
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fold minimises, and what its weights are judged by.
+
+    Parameters
+    ----------
+    design : Design
+        n rows, p columns; the rows of all folds.
+    y : Tensor, shape (n, T) or (K, n, T)
+        Targets.
+    train : Tensor, shape (K, n)
+        Weight of each row in each fold's inner problem, in the estimator's own unit (a mean loss has rows that sum
+        to one).
+    validation : Tensor, shape (K, n)
+        Weight of each row in each fold's outer loss; the rows sum to one.
+    network, loss, outer_loss, decays
+        The parts. `outer_loss` is the differentiable twin of the score.
+    """
+
+    design: Design
+    y: Tensor
+    train: Tensor
+    validation: Tensor
+    network: LinearNetwork
+    loss: Loss
+    outer_loss: Loss
+    decays: Decays
+
+    @property
+    def n_folds(self) -> int:
+        """K."""
+        return len(self.train)
+
+    def outputs(self, w: Tensor) -> Tensor:
+        """Every fold's outputs on all rows: (..., K, n_weights) -> (..., K, n, T)."""
+        return self.network.outputs(w, self.design)
+
+    def fold_losses(self, w: Tensor) -> Tensor:
+        """The validation loss of each fold: (..., K, n_weights) -> (..., K)."""
+        return weighted_sum(self.validation, self.outer_loss.value(self.outputs(w), self.y))
+
+    def outer(self, w: Tensor) -> Tensor:
+        """The mean validation loss over folds: (..., K, n_weights) -> (...)."""
+        return self.fold_losses(w).mean(-1)
+
+    def outer_gradient(self, w: Tensor) -> Tensor:
+        """d outer / d w: (..., K, n_weights)."""
+        gradient = self.outer_loss.gradient(self.outputs(w), self.y)
+        return self.network.pullback(self.validation[..., None] / self.n_folds * gradient, self.design)
+
+    def with_decays(self, decays: Decays) -> Self:
+        """The same problem at another granularity."""
+        return replace(self, decays=decays)
+
+
+def weighted_sum(c: Tensor, values: Tensor) -> Tensor:
+    """sum_i c_i v_i over rows; rows of weight zero count for nothing even where v is not finite."""
+    return (c * torch.where(c != 0, values, 0.0)).sum(-1)
+
+

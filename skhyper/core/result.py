@@ -1,0 +1,77 @@
+"""What a run leaves: states, evaluations, snapshots, and the reason why it stopped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .decays import Hyper
+
+
+class StopReason(Enum):
+    """Why a run stopped; the value is the sentence that the user reads."""
+
+    CONVERGED = "The hypergradient is below its tolerance."
+    NO_PROGRESS = "The outer loss no longer falls by more than its tolerance."
+    AT_BOUND = "The best hyperparameters lie on a bound of the search; widen alpha_bounds if that is not meant."
+    MAX_ITER = "The maximum number of hyperparameter steps was reached; raise max_iter to go on."
+    TIME_LIMIT = "The time limit was reached; the best model so far is kept."
+    INTERRUPTED = "The search was interrupted; the best model so far is kept."
+    DIVERGED = "The outer loss was not finite; the best model so far is kept."
+
+
+class Evaluation(NamedTuple):
+    """An algorithm's answer at one set of hyperparameters."""
+
+    hyper: Hyper
+    w: Tensor  # (K, n_weights), also the warm start of the next evaluation
+    fold_losses: Tensor  # (K,)
+    gradient: Hyper  # d outer / d hyperparameters
+    error: float  # relative residual of the adjoint equation; 0 where it is solved by factorisation
+
+    @property
+    def value(self) -> float:
+        """The outer loss."""
+        return float(self.fold_losses.mean())
+
+
+class Record(NamedTuple):
+    """One line of the history."""
+
+    stage: str
+    iteration: int
+    value: float
+    log_alpha: float
+    exponent: float
+    gradient_norm: float
+    error: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A candidate that selection may choose: where a stage ended."""
+
+    name: str
+    evaluation: Evaluation
+    scale: Tensor  # s^2 of each fold, (K,)
+    n_hyperparameters: int
+    stop_reason: StopReason
+    n_iter: int
+    seconds: float
+
+
+@dataclass
+class Result:
+    """All snapshots of a run (row 0 is the tuned global alpha), its history and its end."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    history: list[Record] = field(default_factory=list)
+    stop_reason: StopReason = StopReason.CONVERGED
+
+    @property
+    def fold_losses(self) -> Sequence[Tensor]:
+        """Validation losses, one row a snapshot."""
+        return [s.evaluation.fold_losses for s in self.snapshots]
