@@ -28,31 +28,32 @@ def elastic_net(gram, moment, l1, *, power, max_gap, max_iter=100):
     u = v = np.full(p, np.sqrt(power) / np.sqrt(np.trace(gram) / p + 1e-300))
     a = b = np.full(p, l1)
     for _ in range(max_iter):
-        w = u - v
-        slope = gram @ w - moment
-        residual_u, residual_v = slope + l1 - a, -slope + l1 - b
+        slope = gram @ (u - v) - moment
+        residuals = slope + l1 - a, -slope + l1 - b
         mu = (u @ a + v @ b) / (2 * p)
-        infeasible = max(np.abs(residual_u).max(), np.abs(residual_v).max())
+        infeasible = max(np.abs(residuals[0]).max(), np.abs(residuals[1]).max())
         if 2 * p * mu <= max_gap * power and infeasible <= 1e-8 * max(l1, np.sqrt(max_gap) * np.abs(moment).max()):
             break
-        da, db = a / u, b / v
-        factor = cho_factor(gram + np.diag(da * db / (da + db)), check_finite=False)
-
-        def step(target_u, target_v, factor=factor, da=da, db=db, r=(residual_u, residual_v)):
-            r1, r2 = target_u / u - a - r[0], target_v / v - b - r[1]
-            dw = cho_solve(factor, r1 - da * (r1 + r2) / (da + db), check_finite=False)
-            du = (db * dw + r1 + r2) / (da + db)
-            dv = du - dw
-            return du, dv, target_u / u - a - da * du, target_v / v - b - db * dv
-
-        du, dv, d_a, d_b = step(0.0, 0.0)
-        size = min(_longest(u, du), _longest(v, dv), _longest(a, d_a), _longest(b, d_b))
-        ahead = ((u + size * du) @ (a + size * d_a) + (v + size * dv) @ (b + size * d_b)) / (2 * p)
+        curvature = (a / u) * (b / v) / (a / u + b / v)
+        factor = cho_factor(gram + np.diag(curvature), check_finite=False)
+        du, dv, da, db = _newton(factor, u, v, a, b, residuals, 0.0, 0.0)
+        size = min(_longest(u, du), _longest(v, dv), _longest(a, da), _longest(b, db))
+        ahead = ((u + size * du) @ (a + size * da) + (v + size * dv) @ (b + size * db)) / (2 * p)
         centre = mu * min(1.0, (ahead / mu) ** 3)
-        du, dv, d_a, d_b = step(centre - du * d_a, centre - dv * d_b)
-        size = 0.995 * min(_longest(u, du), _longest(v, dv), _longest(a, d_a), _longest(b, d_b))
-        u, v, a, b = u + size * du, v + size * dv, a + size * d_a, b + size * d_b
+        du, dv, da, db = _newton(factor, u, v, a, b, residuals, centre - du * da, centre - dv * db)
+        size = 0.995 * min(_longest(u, du), _longest(v, dv), _longest(a, da), _longest(b, db))
+        u, v, a, b = u + size * du, v + size * dv, a + size * da, b + size * db
     return u - v, 2 * p * mu / power
+
+
+def _newton(factor, u, v, a, b, residuals, target_u, target_v):
+    """Newton's step toward u * a = target_u, v * b = target_v and zero residuals."""
+    slope_u, slope_v = a / u, b / v
+    r1, r2 = target_u / u - a - residuals[0], target_v / v - b - residuals[1]
+    dw = cho_solve(factor, r1 - slope_u * (r1 + r2) / (slope_u + slope_v), check_finite=False)
+    du = (slope_v * dw + r1 + r2) / (slope_u + slope_v)
+    dv = du - dw
+    return du, dv, target_u / u - a - slope_u * du, target_v / v - b - slope_v * dv
 
 
 def _longest(x, dx):
