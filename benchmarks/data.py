@@ -137,6 +137,7 @@ def load(name):
         return file["X"].astype(float), file["y"].astype(float if name in UCI else np.intp)
 
 
+@lru_cache(maxsize=1)
 def load_mnist():
     """Pixels in [0, 1]: X_train (60000, 784), y_train, X_test (10000, 784), y_test."""
     folder = _folder()

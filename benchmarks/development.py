@@ -1,20 +1,24 @@
 """Development tasks: what defaults of the linear models are chosen on.
 
-None of these is a set of the linear benchmark. A task is a function of a seed that returns a `Split` of at most 500
-training rows, standardised and clipped by its training part. Three kinds:
+None of `TASKS` is a set of the linear benchmark, none of `LOGISTIC_TASKS` one of the logistic benchmark. A task is a
+function of a seed that returns a `Split` of at most 500 training rows, standardised and clipped by its training part.
+Three kinds:
 
 * functions and linear models with a known truth: sparse, power-law, dense and grouped coefficients under
   independent, autoregressive and low-rank designs, at several noise levels and ratios n / p;
 * one column of a real table predicted from its other columns (degree 1 or 2);
 * 0/1 targets of real classification sets.
+
+The logistic tasks are labels drawn from linear truths like these, images of MNIST shrunk to 7 x 7, and two small
+tables.
 """
 
 from functools import partial
 
 import numpy as np
-from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3, make_regression
+from sklearn.datasets import load_iris, make_friedman1, make_friedman2, make_friedman3, make_regression
 
-from benchmarks.data import load, scale, split
+from benchmarks.data import load, load_mnist, scale, split
 
 N_TEST = 2000
 
@@ -120,4 +124,51 @@ TASKS = {
     "label_ionosphere": partial(label, name="ionosphere", positive=1),
     "label_vehicle": partial(label, name="vehicle", positive=3, degree=2),
     "label_cancer": partial(label, name="breast_cancer", positive=1),
+}
+
+
+def drawn_labels(seed, *, n, p, kind, size=0, rho=0.0, strength=2.0, n_classes=2):
+    """Labels drawn with the softmax of linear functions whose standard deviation is `strength`."""
+    rng = np.random.RandomState(seed)
+    X = _design(rng, n + N_TEST, p, rho)
+    scores = X @ np.stack([_truth(rng, p, kind, size) for _ in range(n_classes)], axis=1)
+    if n_classes == 2:
+        scores[:, 0] = 0.0
+    scores *= strength / scores[:, -1].std()
+    y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    return scale(X[:n], y[:n], X[n:], y[n:])
+
+
+def small_mnist(seed, *, digits=tuple(range(10)), n_train=400):
+    """Some of MNIST's digits, pixels averaged over 4 x 4."""
+    X, y, _, _ = load_mnist()
+    rows = np.random.RandomState(seed).permutation(len(y))[:15000]
+    rows = rows[np.isin(y[rows], digits)]
+    X = X[rows].reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49)
+    return split(X, np.searchsorted(digits, y[rows]), seed, n_train=n_train, stratify=True)
+
+
+def small_table(seed, *, name, degree=1):
+    X, y = load(name) if name != "iris" else load_iris(return_X_y=True)
+    return split(X, y, seed, degree=degree, stratify=True)
+
+
+LOGISTIC_TASKS = {
+    "drawn_sparse": partial(drawn_labels, n=200, p=60, kind="sparse", size=5),
+    "drawn_sparse_ar": partial(drawn_labels, n=300, p=100, kind="sparse", size=8, rho=0.7, strength=4.0),
+    "drawn_sparse_wide": partial(drawn_labels, n=150, p=200, kind="sparse", size=5, strength=3.0),
+    "drawn_dense": partial(drawn_labels, n=300, p=40, kind="dense"),
+    "drawn_dense_ar": partial(drawn_labels, n=200, p=100, kind="dense", rho=0.7, strength=3.0),
+    "drawn_power": partial(drawn_labels, n=300, p=80, kind="power", size=1.0, rho=0.3),
+    "drawn_grouped": partial(drawn_labels, n=300, p=100, kind="grouped", size=2, rho=0.5, strength=3.0),
+    "drawn_weak": partial(drawn_labels, n=200, p=40, kind="power", size=0.5, strength=0.3),
+    "drawn_3_sparse": partial(drawn_labels, n=300, p=50, kind="sparse", size=5, strength=3.0, n_classes=3),
+    "drawn_4_dense": partial(drawn_labels, n=400, p=30, kind="dense", rho=0.5, strength=3.0, n_classes=4),
+    "mnist_3_5": partial(small_mnist, digits=(3, 5)),
+    "mnist_4_9": partial(small_mnist, digits=(4, 9), n_train=150),
+    "mnist_1_7": partial(small_mnist, digits=(1, 7), n_train=100),
+    "mnist_even": partial(small_mnist, digits=(0, 2, 4, 6, 8)),
+    "mnist_10": small_mnist,
+    "wine": partial(small_table, name="wine_classes"),
+    "iris_degree_2": partial(small_table, name="iris", degree=2),
 }
