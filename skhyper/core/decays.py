@@ -10,7 +10,14 @@ decays are stationary points of the loss plus
 
     P(w) = (alpha s^2 / q) sum_g p_g exp(z_g) (m_g / s^2 + eps)^(q / 2),    dP/dw_j = a_g(j) w_j.
 
-Shapes: weights (..., n_weights), decays (..., n_groups), s^2 (...,) with the same leading axes.
+Its Hessian is diag(a) - sum_g b_g w_g w_g' with w_g the weights of g alone and
+
+    b_g = (2 - q) a_g / (m_g + s^2 eps) / p_g,
+
+positive definite for q > 1 (q = 1: semi-definite up to eps).
+
+Shapes: weights (..., n_weights), decays (..., n_groups), s^2 (...,) with the same leading axes. Hyperparameters lack
+the fold axis: (C,) candidates go with weights (C, K, n_weights).
 """
 
 from dataclasses import dataclass
@@ -19,6 +26,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 # Smoothing of the family, in units of s^2.
 EPS = 1e-6
@@ -78,40 +86,87 @@ class Decays:
         """Whether no two weights share a decay."""
         return len(self.groups) == self.n_groups
 
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether decay j is that of weight j and of no other, as far as decays go."""
+        return bool((self.index[: self.n_groups] == torch.arange(self.n_groups)).all()) and self.single
+
     def group_sums(self, v: Tensor) -> Tensor:
         """Sums over the weights of each decay: (..., n_weights) -> (..., n_groups)."""
+        if self._in_order:
+            return v[..., : self.n_groups]
         v = v[..., self.decayed]
         sums = v.new_zeros(*v.shape[:-1], self.n_groups)
         return sums.index_add_(-1, self.groups, v)
 
     def spread(self, a: Tensor) -> Tensor:
         """Decays -> a decay for each weight, 0 where there is none: (..., n_groups) -> (..., n_weights)."""
-        out = a.new_zeros(*a.shape[:-1], len(self.index))
-        out[..., self.decayed] = a[..., self.groups]
-        return out
+        if self._in_order:
+            return pad(a, (0, len(self.index) - self.n_groups))
+        return torch.where(self.index >= 0, a[..., self.index], 0.0)
 
     def scale(self, w: Tensor) -> Tensor:
-        """s^2: the mean of w^2 over the decayed weights, (..., n_weights) -> (...,)."""
-        return (w[..., self.decayed] ** 2).mean(-1)
+        """s^2: the mean of w^2 over the weights whose decay is not plain, (..., n_weights) -> (...,)."""
+        positions = self.decayed if self.plain is None else self.decayed[~self.plain[self.groups]]
+        return (w[..., positions] ** 2).mean(-1)
 
     def relative(self, w: Tensor, s2: Tensor) -> Tensor:
-        """m_g / s^2 + eps, and 1 where the decay is plain: (..., n_groups)."""
-        m = self.group_sums(w**2) / self.sizes.to(w)
-        ratio = m / s2[..., None] + self.eps
+        """r = m_g / s^2 + eps, and 1 where the decay is plain: (..., n_groups)."""
+        m = self.group_sums(w**2)
+        if not self.single:
+            m = m / self.sizes.to(w)
+        ratio = m / s2[..., None].clamp(min=torch.finfo(w.dtype).tiny) + self.eps
         return ratio if self.plain is None else torch.where(self.plain, 1.0, ratio)
 
     def log_decays(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """log a_g at the weights w: (..., n_groups)."""
-        shift = hyper.log_alpha[..., None] if hyper.offsets is None else hyper.log_alpha[..., None] + hyper.offsets
-        return shift + (hyper.exponent[..., None] - 2) / 2 * self.relative(w, s2).log()
+        return self.log_decays_at(self.relative(w, s2), hyper)
+
+    def log_decays_at(self, r: Tensor, hyper: Hyper) -> Tensor:
+        """log a_g where the weights have r = `relative`: (..., n_groups)."""
+        log_a = _align(hyper.log_alpha, r) + (_align(hyper.exponent, r) / 2 - 1) * r.log()
+        return log_a if hyper.offsets is None else log_a + _align_groups(hyper.offsets, r)
+
+    def restrict(self, n: int) -> "Decays":
+        """The decays of the first n weights."""
+        return Decays(self.index[:n], self.plain, self.eps)
+
+    def shared_by_outputs(self, n_outputs: int) -> bool:
+        """Whether all outputs of a feature have the same decay."""
+        rows = self.groups.unflatten(-1, (-1, n_outputs))
+        return bool((rows == rows[:, :1]).all())
 
     def penalty(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """P(w), whose gradient is a * w: (...,)."""
-        q = hyper.exponent[..., None]
         r = self.relative(w, s2)
-        terms = self.sizes.to(w) * s2[..., None] / q * r ** (q / 2)
+        return self.penalty_at(r, self.log_decays_at(r, hyper).exp(), w, hyper, s2)
+
+    def penalty_at(self, r: Tensor, a: Tensor, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
+        """P(w) from r = `relative` and the decays a (..., n_groups) at w: (...,)."""
+        terms = a * r * (s2[..., None] / _align(hyper.exponent, r))
+        if not self.single:
+            terms = terms * self.sizes.to(w)
         if self.plain is not None:
-            terms = torch.where(self.plain, self.group_sums(w**2) / 2, terms)
-        if hyper.offsets is not None:
-            terms = terms * hyper.offsets.exp()
-        return hyper.log_alpha.exp() * terms.sum(-1)
+            terms = torch.where(self.plain, a * self.group_sums(w**2) / 2, terms)
+        return terms.sum(-1)
+
+    def concavity(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
+        """b_g of the penalty's Hessian diag(a) - sum_g b_g w_g w_g': (..., n_groups)."""
+        r = self.relative(w, s2)
+        return self.concavity_at(r, self.log_decays_at(r, hyper).exp(), hyper, s2)
+
+    def concavity_at(self, r: Tensor, a: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
+        """b_g from r = `relative` and the decays a (..., n_groups): (..., n_groups)."""
+        unit = (self.sizes.to(r) * s2[..., None]).clamp(min=torch.finfo(r.dtype).tiny)
+        b = (2 - _align(hyper.exponent, r)) * a / (r * unit)
+        return b if self.plain is None else torch.where(self.plain, 0.0, b)
+
+
+def _align(h: Tensor, like: Tensor) -> Tensor:
+    """A hyperparameter of each candidate, with axes for folds and decays behind it."""
+    return h.reshape(h.shape + (1,) * (like.ndim - h.ndim))
+
+
+def _align_groups(z: Tensor, like: Tensor) -> Tensor:
+    """Offsets (..., n_groups), with an axis for folds before the last."""
+    return z.reshape(z.shape[:-1] + (1,) * (like.ndim - z.ndim) + z.shape[-1:])

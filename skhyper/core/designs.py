@@ -16,6 +16,8 @@ from torch import Tensor
 
 # A column whose Gram entry loses more than this share by subtraction is summed again from its rows.
 CANCELLATION = 1e-6
+# Rows are taken in blocks whose weighted copies stay below this many entries.
+BLOCK = 1 << 22
 
 
 class Design(ABC):
@@ -37,8 +39,20 @@ class Design(ABC):
         """X_k' diag(c_k) X_k: (K, n) -> (K, p, p)."""
 
     @abstractmethod
+    def grams(self, c: Tensor) -> Tensor:
+        """X_k' diag(c_kt) X_k, for weights that all differ: (..., K, n, T) -> (..., K, T, p, p)."""
+
+    @abstractmethod
+    def square_rmatvec(self, u: Tensor) -> Tensor:
+        """(X_k * X_k)' u_k: (..., K, n, T) -> (..., K, p, T); the diagonals of `grams(u)`."""
+
+    @abstractmethod
     def squares(self, c: Tensor) -> Tensor:
         """The diagonals of `gram(c)`: (K, n) -> (K, p)."""
+
+    @abstractmethod
+    def take_folds(self, which: Tensor) -> "Design":
+        """The matrices of some of the folds."""
 
     def column_sums(self, c: Tensor) -> Tensor:
         """X_k' c_k: (K, n) -> (K, p)."""
@@ -88,8 +102,33 @@ class DenseDesign(Design):
             parts.append(_weighted_gram(self.x, c_k) if lost.any() else part)
         return torch.stack(parts)
 
+    def take_folds(self, which: Tensor) -> "DenseDesign":
+        return self if self.shared else DenseDesign(self.x[which])
+
+    def grams(self, c: Tensor) -> Tensor:
+        n, p = self.x.shape[-2:]
+        if self.shared:
+            columns = c.movedim(-2, 0).flatten(1).contiguous()  # (n, all other axes of c)
+            out = self.x.new_zeros(p, columns.shape[1] * p)
+            for rows in _blocks(n, columns.shape[1] * p):
+                x = self.x[rows]
+                out.addmm_(x.mT, (columns[rows, :, None] * x[:, None, :]).flatten(1))
+            return out.unflatten(1, (*c.shape[:-2], c.shape[-1], p)).movedim(0, -2)
+        weights = c.mT[..., None]  # (..., K, T, n, 1)
+        total = self.x.new_zeros(*weights.shape[:-2], p, p)
+        for rows in _blocks(n, c[..., 0, :].numel() * p):
+            x = self.x[:, None, rows]
+            total += x.mT @ (weights[..., rows, :] * x)
+        return total
+
+    def square_rmatvec(self, u: Tensor) -> Tensor:
+        total = u.new_zeros(*u.shape[:-2], self.n_columns, u.shape[-1])
+        for rows in _blocks(self.n_rows, self.x[..., :1, :].numel()):
+            total += DenseDesign(self.x[..., rows, :] ** 2).rmatvec(u[..., rows, :])
+        return total
+
     def squares(self, c: Tensor) -> Tensor:
-        return c @ self.x**2 if self.shared else (c[..., None, :] @ self.x**2)[..., 0, :]
+        return self.square_rmatvec(c[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -112,6 +151,10 @@ class SparseDesign(Design):
     def _transposed(self) -> list[Any]:
         return [x.T for x in self.matrices]
 
+    @cached_property
+    def _squared(self) -> list[Any]:
+        return [x.__class__((x.data**2, x.indices, x.indptr), shape=x.shape).T for x in self.matrices]
+
     def _product(self, matrices: Sequence[Any], v: Tensor) -> Tensor:
         if len(matrices) == 1:
             columns = v.reshape(-1, *v.shape[-2:]).movedim(-2, 0)
@@ -127,6 +170,11 @@ class SparseDesign(Design):
     def rmatvec(self, u: Tensor) -> Tensor:
         return self._product(self._transposed, u)
 
+    def take_folds(self, which: Tensor) -> "SparseDesign":
+        if len(self.matrices) == 1:
+            return self
+        return SparseDesign([x for x, kept in zip(self.matrices, which.tolist(), strict=True) if kept])
+
     def gram(self, c: Tensor) -> Tensor:
         parts = []
         for k, c_k in enumerate(c.numpy()):
@@ -134,16 +182,29 @@ class SparseDesign(Design):
             parts.append(torch.from_numpy(np.asarray((x.T @ x.multiply(c_k[:, None])).todense())))
         return torch.stack(parts)
 
+    def grams(self, c: Tensor) -> Tensor:
+        folds = torch.arange(c.shape[-3]).expand(c.shape[:-2])
+        parts = []
+        for k, c_k in zip(folds.flatten().tolist(), c.flatten(0, -3).numpy(), strict=True):
+            x = self.matrices[k % len(self.matrices)]
+            parts += [(x.T @ x.multiply(c_kt[:, None]).tocsr()).toarray() for c_kt in c_k.T]
+        return torch.from_numpy(np.stack(parts)).reshape(*c.shape[:-2], c.shape[-1], *parts[0].shape)
+
+    def square_rmatvec(self, u: Tensor) -> Tensor:
+        return self._product(self._squared, u)
+
     def squares(self, c: Tensor) -> Tensor:
-        squared = [x.multiply(x).T.tocsr() for x in self.matrices]
-        return torch.stack([torch.from_numpy(squared[k % len(squared)] @ c_k) for k, c_k in enumerate(c.numpy())])
+        return self.square_rmatvec(c[..., None])[..., 0]
 
 
 def _shared_product(x: Tensor, v: Tensor) -> Tensor:
     """x v for every leading axis of v in one matrix product: (a, b), (..., b, T) -> (..., a, T)."""
-    columns = v.reshape(-1, *v.shape[-2:]).movedim(-2, 0)
-    product = (x @ columns.reshape(len(columns), -1)).reshape(-1, *columns.shape[1:])
-    return product.movedim(0, -2).reshape(*v.shape[:-2], -1, v.shape[-1])
+    return (v.mT @ x.mT).mT
+
+
+def _blocks(n_rows: int, entries_per_row: int) -> list[slice]:
+    step = max(1, BLOCK // max(1, entries_per_row))
+    return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 
 def _weighted_gram(x: Tensor, c: Tensor) -> Tensor:

@@ -1,24 +1,34 @@
 """Losses per row, with their derivatives with respect to the network's outputs.
 
 Shapes: outputs f (..., n, T), targets y broadcastable to (..., n, T). A loss has three functions: `value` (..., n),
-`gradient` (..., n, T) and `hessian` (..., n, T, T). All are convex in f (Tweedie with identity link excepted) and
+`gradient` (..., n, T) and `hessian` (..., n, T, T). All are convex in f (Tweedie of power > 2 excepted) and
 scaled so that the inner objective of every estimator reads
 
     sum_i c_i loss(f_i, y_i) + 1/2 sum_j a_j w_j^2
+
+`start` gives outputs to begin a search at, the same for every row: (K, T) for targets (n, T) or (K, n, T) and row
+weights (K, n).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 
 class Loss(ABC):
     """A differentiable loss of the outputs of one row."""
 
     n_constants = 0
+    # Whether adding the same number to all outputs changes nothing, so that the Hessian is singular.
+    shift_invariant = False
+
+    @property
+    def separable(self) -> bool:
+        """Whether the loss is a sum over outputs, so that its Hessian is diagonal."""
+        return False
 
     @abstractmethod
     def value(self, f: Tensor, y: Tensor) -> Tensor:
@@ -32,9 +42,26 @@ class Loss(ABC):
     def hessian(self, f: Tensor, y: Tensor) -> Tensor:
         """d^2 value / d f^2: (..., n, T, T)."""
 
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        """The diagonal of the Hessian: (..., n, T)."""
+        return self.hessian(f, y).diagonal(dim1=-2, dim2=-1)
+
+    def hessian_product(self, f: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """v -> hessian v, (..., n, T) -> (..., n, T), with what all v share computed once."""
+        hessian = self.hessian(f, y)
+        return lambda v: (hessian @ v[..., None])[..., 0]
+
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        """Constant outputs near the best ones: zeros unless the loss knows better."""
+        return torch.zeros_like(_mean(y, c))
+
 
 class SeparableLoss(Loss):
     """A loss that is a sum over outputs, so that its Hessian is diagonal."""
+
+    @property
+    def separable(self) -> bool:
+        return True
 
     @abstractmethod
     def each(self, f: Tensor, y: Tensor) -> Tensor:
@@ -50,6 +77,10 @@ class SeparableLoss(Loss):
     def hessian(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.diag_embed(self.curvature(f, y))
 
+    def hessian_product(self, f: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        curvature = self.curvature(f, y)
+        return lambda v: curvature * v
+
 
 @dataclass(frozen=True)
 class SquaredError(SeparableLoss):
@@ -64,13 +95,16 @@ class SquaredError(SeparableLoss):
     def curvature(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.ones_like(f)
 
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        return _mean(y, c)
+
 
 @dataclass(frozen=True)
 class LogLoss(SeparableLoss):
     """log(1 + exp(f)) - y f, for y in {0, 1} (or probabilities)."""
 
     def each(self, f: Tensor, y: Tensor) -> Tensor:
-        return -(y * logsigmoid(f) + (1 - y) * logsigmoid(-f))
+        return torch.log1p(torch.exp(-f.abs())) + (f.clamp(min=0) - y * f)
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.sigmoid(f) - y
@@ -78,10 +112,15 @@ class LogLoss(SeparableLoss):
     def curvature(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.sigmoid(f) * torch.sigmoid(-f)
 
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        return torch.logit(_mean(y, c), eps=1e-3)
+
 
 @dataclass(frozen=True)
 class MultinomialLogLoss(Loss):
     """log sum_t exp(f_t) - sum_t y_t f_t, for one-hot y."""
+
+    shift_invariant = True
 
     def value(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.logsumexp(f, -1) - (y * f).sum(-1)
@@ -92,6 +131,18 @@ class MultinomialLogLoss(Loss):
     def hessian(self, f: Tensor, y: Tensor) -> Tensor:
         p = torch.softmax(f, -1)
         return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        p = torch.softmax(f, -1)
+        return p * (1 - p)
+
+    def hessian_product(self, f: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        p = torch.softmax(f, -1)
+        return lambda v: p * (v - (p * v).sum(-1, keepdim=True))
+
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        logs = _mean(y, c).clamp(min=1e-3).log()
+        return logs - logs.mean(-1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -118,6 +169,9 @@ class TweedieLog(SeparableLoss):
         a, b = 1 - self.power, 2 - self.power
         return b * torch.exp(b * f) - a * y * torch.exp(a * f)
 
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        return _mean(y, c).clamp(min=1e-8).log()
+
 
 @dataclass(frozen=True)
 class Huber(SeparableLoss):
@@ -134,6 +188,9 @@ class Huber(SeparableLoss):
 
     def curvature(self, f: Tensor, y: Tensor) -> Tensor:
         return ((f - y).abs() <= self.epsilon).to(f)
+
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        return _median(y, c)
 
 
 @dataclass(frozen=True)
@@ -165,6 +222,13 @@ class ConcomitantHuber(Loss):
         z, sigma, inside = self._parts(f, y)
         direction = torch.stack([torch.ones_like(z), -z], -1) * (inside / sigma)[..., None]
         return direction[..., :, None] * torch.stack([torch.ones_like(z), -z], -1)[..., None, :]
+
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        centre = _median(y, c)
+        sigma = 1.5 * _median((y - centre[..., None, :]).abs(), c)
+        spread = _mean((y - centre[..., None, :]) ** 2, c).sqrt()
+        sigma = torch.where(sigma > 0.01 * spread, sigma, spread)
+        return torch.cat([centre, torch.where(sigma > 0, sigma, 1.0)], -1)
 
 
 @dataclass(frozen=True)
@@ -213,6 +277,9 @@ class SquaredEpsilonInsensitive(SeparableLoss):
     def curvature(self, f: Tensor, y: Tensor) -> Tensor:
         return 2 * ((f - y).abs() > self.epsilon).to(f)
 
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        return _mean(y, c)
+
 
 @dataclass(frozen=True)
 class Rescaled(Loss):
@@ -226,6 +293,15 @@ class Rescaled(Loss):
         """Constants of the loss that is rescaled."""
         return self.loss.n_constants
 
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """As the loss that is rescaled."""
+        return self.loss.shift_invariant
+
+    @property
+    def separable(self) -> bool:
+        return self.loss.separable
+
     def value(self, f: Tensor, y: Tensor) -> Tensor:
         return self.factor * self.loss.value(f, y)
 
@@ -234,3 +310,21 @@ class Rescaled(Loss):
 
     def hessian(self, f: Tensor, y: Tensor) -> Tensor:
         return self.factor * self.loss.hessian(f, y)
+
+    def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        return self.factor * self.loss.curvature(f, y)
+
+    def hessian_product(self, f: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        product = self.loss.hessian_product(f, y)
+        return lambda v: self.factor * product(v)
+
+    def start(self, y: Tensor, c: Tensor) -> Tensor:
+        return self.loss.start(y, c)
+
+
+def _mean(y: Tensor, c: Tensor) -> Tensor:
+    return (c[..., None] * y).sum(-2) / c.sum(-1)[..., None]
+
+
+def _median(y: Tensor, c: Tensor) -> Tensor:
+    return torch.where(c[..., None] > 0, y, torch.nan).nanmedian(-2).values

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..decays import Decays, Hyper
-from ..problem import Problem
-from ..result import Evaluation
+from skhyper.core.decays import Decays, Hyper
+from skhyper.core.problem import Problem
+from skhyper.core.result import Evaluation
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class BestResponse(ABC):
     """
 
     problem: Problem
+
+    @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many candidates are solved at once; 1 where memory is short."""
 
     @abstractmethod
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:

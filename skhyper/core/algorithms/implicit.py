@@ -1,0 +1,116 @@
+"""Implicit differentiation of linear networks with any convex loss: Newton's method, and its Hessian once more."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from skhyper.core.algorithms.base import Algorithm, BestResponse
+from skhyper.core.cg import conjugate_gradients
+from skhyper.core.decays import Hyper
+from skhyper.core.designs import SparseDesign
+from skhyper.core.hessian import Factor, Hessian, Layout
+from skhyper.core.networks import Layers
+from skhyper.core.newton import Minimiser, Objective
+from skhyper.core.problem import Problem
+
+# Numbers in the batch of Hessians, or of rows, that is solved at once.
+MAX_NUMBERS = 2**20
+
+# Accuracy of the solutions that lead from equal decays to the family's.
+PATH_TOL = 1e-2
+
+
+@dataclass(frozen=True)
+class Implicit(Algorithm):
+    """The best response by Newton's method, the hypergradient by the implicit function theorem.
+
+    Parameters
+    ----------
+    dense_limit, sparse_limit : int
+        Largest block of the Hessian that is factorised where X is dense or sparse; above, conjugate gradients take
+        products with it.
+    max_iter : int
+        Most Newton steps.
+    cg_max_iter : int
+        Most steps of conjugate gradients for one linear system.
+    """
+
+    dense_limit: int = 1500
+    sparse_limit: int = 300
+    max_iter: int = 200
+    cg_max_iter: int = 1000
+
+    def bind(self, problem: Problem) -> "ImplicitResponse":
+        return ImplicitResponse(problem, self)
+
+
+@dataclass(frozen=True)
+class ImplicitResponse(BestResponse):
+    """The best response that `Implicit` computes."""
+
+    algorithm: Implicit
+
+    @property
+    def capacity(self) -> int:
+        """As many candidates as keep the batch small, where the Hessian is factorised; else one."""
+        numbers = self.problem.n_folds * max(self.layout.block_size**2, self.problem.train.shape[-1])
+        return max(1, MAX_NUMBERS // numbers) if self.dense else 1
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the Hessian falls into blocks."""
+        return Layout(self.problem)
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether the Hessian is factorised."""
+        sparse = isinstance(self.problem.design, SparseDesign)
+        limit = self.algorithm.sparse_limit if sparse else self.algorithm.dense_limit
+        return self.layout.block_size <= limit
+
+    def start(self) -> Tensor:
+        """No coefficients, and the intercepts and constants that the loss suggests: (K, n_weights)."""
+        problem, network = self.problem, self.problem.network
+        outputs = problem.loss.start(problem.y, problem.train).expand(problem.n_folds, -1)
+        coefficients = outputs.new_zeros(problem.n_folds, network.n_features, network.n_outputs)
+        n_outputs = network.n_outputs
+        return network.join(Layers(coefficients, outputs[:, :n_outputs], outputs[:, n_outputs:]))
+
+    def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
+        minimise = Minimiser(self.layout, self.dense, self.algorithm.max_iter, self.algorithm.cg_max_iter)
+        leading = torch.broadcast_shapes(hyper.log_alpha.shape, hyper.exponent.shape)
+        folds = torch.Size([*leading, self.problem.n_folds])
+        if w is None:
+            w = self.start().expand(*folds, -1)
+            # Weights that vanish stay so where q < 1: come from equal decays, by way of the convex q = 1.
+            path = [2.0, 1.0]
+            for least in path:
+                if (hyper.exponent < least).any():
+                    easier = hyper._replace(exponent=hyper.exponent.clamp(min=least))
+                    w = minimise(Objective(self.problem, easier, s2), w, PATH_TOL)
+        else:
+            w = w.expand(*folds, -1)
+        return minimise(Objective(self.problem, hyper, s2), w, tol)
+
+    def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
+        decays = self.problem.decays
+        a = decays.spread(decays.log_decays(w, hyper, s2).exp())
+        b = None if bool((hyper.exponent == 2).all()) else decays.concavity(w, hyper, s2)
+        hessian = Hessian(self.layout, self.problem.outputs(w), w, a, b)
+        v = self.layout.centre(v)
+        if not self.dense:
+            needed = torch.full(w.shape[:-1], tol, dtype=w.dtype)
+            found = conjugate_gradients(hessian.product, hessian.diagonal(), v, needed, self.algorithm.cg_max_iter)
+            return self.layout.centre(found.x), float(found.residual.max())
+        factor = Factor(hessian)
+        if not factor.positive.all():
+            factor = Factor(hessian, definite=False)
+        u = self.layout.centre(factor.solve(v))
+        left = v - hessian.product(u)
+        if left.norm() > tol * v.norm():
+            u = u + self.layout.centre(factor.solve(left))
+            left = v - hessian.product(u)
+        size = float(v.norm())
+        return u, float(left.norm()) / size if size else 0.0

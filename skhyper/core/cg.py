@@ -1,0 +1,60 @@
+"""Preconditioned conjugate gradients for a batch of systems, each with its own end."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Solution(NamedTuple):
+    """What conjugate gradients reached."""
+
+    x: Tensor  # (..., n)
+    residual: Tensor  # (...,), relative, in the norm of the preconditioner
+    positive: Tensor  # (...,) bool: no direction of negative curvature was met
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], diagonal: Tensor, b: Tensor, tol: Tensor, max_iter: int
+) -> Solution:
+    """Solve H x = b for every leading index, preconditioned by a positive diagonal.
+
+    Parameters
+    ----------
+    product : callable
+        x -> H x, (..., n) -> (..., n); H symmetric.
+    diagonal : Tensor, shape (..., n)
+        The preconditioner, positive.
+    b : Tensor, shape (..., n)
+        Right-hand sides.
+    tol : Tensor, shape (...,)
+        A system ends when r' D^-1 r <= tol^2 b' D^-1 b, or where p' H p <= 0 (then with the x it has; with
+        D^-1 b if that is the first direction).
+    max_iter : int
+        Most products with H.
+    """
+    x, r = torch.zeros_like(b), b.clone()
+    z = r / diagonal
+    p, rho = z.clone(), (r * z).sum(-1)
+    start = rho
+    positive = torch.ones_like(rho, dtype=torch.bool)
+    active = rho > 0
+    for _ in range(max_iter):
+        if not active.any():
+            break
+        hp = product(p)
+        curvature = (p * hp).sum(-1)
+        negative = active & ~(curvature > 0)
+        if negative.any():
+            x = torch.where((negative & (rho == start) & positive)[..., None], p, x)
+            positive, active = positive & ~negative, active & ~negative
+        step = torch.where(active, rho / curvature, 0.0)[..., None]
+        x = x + step * p
+        r = r - step * hp
+        z = r / diagonal
+        previous, rho = rho, torch.where(active, (r * z).sum(-1), rho)
+        active = active & (rho > tol**2 * start)
+        p = z + torch.where(active, rho / previous, 0.0)[..., None] * p
+    residual = torch.where(start > 0, (rho / start).clamp(min=0).sqrt(), 0.0)
+    return Solution(x, residual, positive)

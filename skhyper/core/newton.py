@@ -1,0 +1,258 @@
+"""Newton's method for the inner problem of all folds and candidates as one batch.
+
+The family's penalty is smooth but stiff: a weight that passes from its size to nought crosses a kink, where Newton's
+method is slow and re-weighting slower still. So the penalty's gradient a(w) w gets a variable of its own, v, and
+the equation v / a(w) = w is linearised instead (Chan, Golub and Mulet, 1999): the Hessian keeps its form, diag(a) -
+sum_g b_g w_g w_g', but b_g is scaled by the share of v_g that lies along a_g w_g. At the solution v = a w, and the
+step is Newton's own.
+
+Steps with the factor of an earlier Hessian are tried first: they cost two products with X, and by how much they
+contract says what error is left.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from .cg import conjugate_gradients
+from .decays import Hyper
+from .hessian import Factor, Hessian, Layout
+from .problem import Problem, weighted, weighted_sum
+
+# An earlier factor serves as long as a step with it is shorter than this share of the one before.
+CONTRACTION = 0.1
+# Relative rounding error of the objective, generously.
+ROUNDING = 3e-14
+# Relative additions to the diagonal, tried in turn where a Hessian is not positive definite.
+JITTERS = (1e-14, 1e-8, 1e-4, 1.0, 1e4)
+
+
+class Point(NamedTuple):
+    """Weights, and what the objective knows there."""
+
+    w: Tensor  # (..., K, n_weights)
+    f: Tensor  # outputs, (..., K, n, T + C)
+    a: Tensor  # decays, (..., K, n_weights)
+    value: Tensor  # the objective, (..., K)
+    size: Tensor  # the sum of its terms' sizes, (..., K)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Training loss plus penalty, for every fold and candidate."""
+
+    problem: Problem
+    hyper: Hyper
+    s2: Tensor
+
+    @cached_property
+    def quadratic(self) -> bool:
+        """Whether the penalty is quadratic, all exponents being 2."""
+        return bool((self.hyper.exponent == 2).all())
+
+    @cached_property
+    def _constant_decays(self) -> Tensor:
+        decays, network = self.problem.decays, self.problem.network
+        zeros = self.s2.new_zeros(*self.hyper.log_alpha.shape, self.problem.n_folds, network.n_weights)
+        return decays.spread(decays.log_decays(zeros, self.hyper, self.s2).exp())
+
+    def at(self, f: Tensor, w: Tensor) -> Point:
+        """The objective at weights w with outputs f."""
+        decays = self.problem.decays
+        losses = self.problem.loss.value(f, self.problem.y)
+        if self.quadratic:
+            a = self._constant_decays
+            penalty = (a * w * w).sum(-1) / 2
+        else:
+            r = decays.relative(w, self.s2)
+            a_g = decays.log_decays_at(r, self.hyper).exp()
+            a, penalty = decays.spread(a_g), decays.penalty_at(r, a_g, w, self.hyper, self.s2)
+        total = weighted_sum(self.problem.train, losses)
+        return Point(w, f, a, total + penalty, weighted_sum(self.problem.train, losses.abs()) + penalty)
+
+    def gradient(self, point: Point) -> Tensor:
+        """d objective / d w: (..., K, n_weights)."""
+        rows = weighted(self.problem.train, self.problem.loss.gradient(point.f, self.problem.y))
+        return self.problem.network.pullback(rows, self.problem.design) + point.a * point.w
+
+    def concavity(self, point: Point, v: Tensor) -> Tensor | None:
+        """b_g scaled by the share of v_g along a_g w_g, but not beyond a_g (2 - q); None where all are zero."""
+        if self.quadratic:
+            return None
+        decays, w = self.problem.decays, point.w
+        r = decays.relative(w, self.s2)
+        b = decays.concavity_at(r, decays.log_decays_at(r, self.hyper).exp(), self.hyper, self.s2)
+        along, length = decays.group_sums(v * w), decays.group_sums(point.a * w**2)
+        share = torch.where(length > 0, along / length, 1.0).clamp(min=0)
+        return b * torch.minimum(share, (r / at_least_tiny(r - decays.eps)).sqrt())
+
+    def clipped(self, b: Tensor) -> Tensor:
+        """`concavity`, made small enough for a positive definite Hessian whatever the exponent."""
+        q = self.hyper.exponent
+        return b / (2 - q.reshape(q.shape + (1,) * (b.ndim - q.ndim))).clamp(min=1)
+
+
+class Direction(NamedTuple):
+    """Where to go from a point."""
+
+    d: Tensor  # (..., K, n_weights)
+    b: Tensor | None  # the concavity that was used
+    exact: Tensor  # bool (..., K): the Hessian was positive definite without changes
+    error: Tensor  # relative error of d as a solution of its linear system, (..., K)
+    factor: Factor | None  # to be used again
+
+
+@dataclass(frozen=True)
+class Minimiser:
+    """Newton's method, with the settings that all calls for one problem share.
+
+    Parameters
+    ----------
+    layout : Layout
+    dense : bool
+        Factorise Hessians; otherwise conjugate gradients on products with them.
+    max_iter, cg_max_iter : int
+        Most Newton steps, and most products with the Hessian in each.
+    """
+
+    layout: Layout
+    dense: bool
+    max_iter: int
+    cg_max_iter: int
+
+    def __call__(self, objective: Objective, w: Tensor, tol: float) -> Tensor:
+        """The minimiser of every fold and candidate, from w: (..., K, n_weights) -> the same."""
+        problem, decays = objective.problem, objective.problem.decays
+        point = objective.at(problem.outputs(w), w)
+        v = point.a * w
+        done = torch.zeros_like(point.value, dtype=torch.bool)
+        stalled = torch.zeros_like(point.value)
+        last = torch.full_like(point.value, torch.nan)
+        now: Direction | None = None
+        for _ in range(self.max_iter):
+            g = objective.gradient(point)
+            again = None if now is None else self._again(now, g, point, done, last)
+            now = again or self._direction(objective, point, v, g, last)
+            d = torch.where(done[..., None], 0.0, now.d)
+            length = step_length(self.layout, d, point)
+            ratio = torch.where(last.isnan(), 0.5, length / last).clamp(max=0.999)
+            error = length * torch.maximum(ratio / (1 - ratio), now.error)
+            if again is not None and bool((error <= tol).all()):
+                return self.layout.centre(point.w + d)
+            t, new = line_search(objective, point, d, (g * d).sum(-1), ~(now.exact | done))
+            if now.b is not None:
+                bend = decays.spread(now.b * decays.group_sums(point.w * d)) * point.w
+                v = v + t[..., None] * (point.a * (point.w + d) - bend - v)
+            full = t >= 1
+            idle = (point.value - new.value <= ROUNDING * new.size) & (ratio > 0.5)
+            stalled = torch.where(idle, stalled + 1, 0.0)
+            done = done | (full & (error <= tol)) | (stalled >= 3)
+            if again is None:
+                done = done | (t == 0)
+            point, last = new, torch.where(full & (length > 0), length, torch.nan)
+            if done.all():
+                break
+            if now.factor is None or not (again is None or full.all()):
+                now = None
+        return self.layout.centre(point.w)
+
+    def _again(self, before: Direction, g: Tensor, point: Point, done: Tensor, last: Tensor) -> Direction | None:
+        """The step with the factor that is there, if it is short enough for every fold."""
+        assert before.factor is not None
+        d = -before.factor.solve(g)
+        short = step_length(self.layout, d, point) <= CONTRACTION * last
+        return before._replace(d=d) if (short | done).all() else None
+
+    def _direction(self, objective: Objective, point: Point, v: Tensor, g: Tensor, last: Tensor) -> Direction:
+        b = objective.concavity(point, v)
+        if self.dense:
+            factor, b, exact = factorise(self.layout, objective, point, b)
+            return Direction(-factor.solve(g), b, exact, torch.zeros_like(last), factor)
+        forcing = torch.where(last.isnan(), 0.1, last.clamp(1e-8, 0.1))
+        hessian = Hessian(self.layout, point.f, point.w, point.a, b)
+        found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+        exact = found.positive
+        if not exact.all():
+            hessian = convex(hessian, objective, exact)
+            found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+        return Direction(found.x, hessian.b, exact, found.residual, None)
+
+
+def factorise(
+    layout: Layout, objective: Objective, point: Point, b: Tensor | None
+) -> tuple[Factor, Tensor | None, Tensor]:
+    """A positive definite factor, the concavity that it has, and where the Hessian needed no changes."""
+    hessian = Hessian(layout, point.f, point.w, point.a, b)
+    factor = Factor(hessian)
+    exact = factor.positive
+    if exact.all():
+        return factor, b, exact
+    hessian = convex(hessian, objective, exact)
+    jitter = torch.full_like(point.value, JITTERS[0])
+    for level in JITTERS:
+        jitter = torch.where(factor.positive, jitter, level)
+        factor = Factor(hessian, jitter=jitter)
+        if factor.positive.all():
+            break
+    return factor, hessian.b, exact
+
+
+def convex(hessian: Hessian, objective: Objective, exact: Tensor) -> Hessian:
+    """The Hessian without negative curvature where it was not `exact`."""
+    b = hessian.b
+    if b is not None:
+        b = torch.where(exact[..., None], b, objective.clipped(b))
+    return replace(hessian, b=b, convex=True)
+
+
+def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:
+    """Relative length of a step: of the coefficients, and of the rest in units of the outputs; (..., K)."""
+    m = layout.problem.network.n_coefficients
+    ratio = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
+    if m == d.shape[-1]:
+        return ratio
+    c = layout.problem.train
+    size = (weighted_sum(c, (point.f**2).sum(-1)) / c.sum(-1)).sqrt()
+    rest = vector_norm(d[..., m:], dim=-1)
+    return torch.maximum(ratio, rest / at_least_tiny(torch.maximum(size, rest)))
+
+
+def line_search(objective: Objective, point: Point, d: Tensor, slope: Tensor, extend: Tensor) -> tuple[Tensor, Point]:
+    """The first of the steps 1, 1/2, 1/4 ... that lowers the objective of a fold enough, 0 where none does.
+
+    Where `extend` is true, full steps are doubled for as long as that lowers the objective further: a direction from
+    a changed Hessian can be far too short.
+    """
+    df = objective.problem.outputs(d)
+
+    def at(t: Tensor) -> Point:
+        return objective.at(point.f + t[..., None, None] * df, point.w + t[..., None] * d)
+
+    t = torch.ones_like(point.value)
+    enough = torch.zeros_like(t, dtype=torch.bool)
+    for _ in range(50):
+        new = at(t)
+        enough = new.value <= point.value + 1e-4 * t * slope + ROUNDING * point.size
+        if enough.all():
+            break
+        t = torch.where(enough, t, torch.where(new.value.isfinite(), t / 2, t / 4))
+    else:
+        t = torch.where(enough, t, 0.0)
+        new = at(t)
+    growing = extend & (t == 1)
+    while growing.any():
+        longer = torch.where(growing, 2 * t, t)
+        further = at(longer)
+        growing = growing & (further.value < new.value) & (t < 1e3)
+        t = torch.where(growing, longer, t)
+        new = further if (t == longer).all() else at(t)
+    return t, new
+
+
+def at_least_tiny(x: Tensor) -> Tensor:
+    """x, kept from zero as a divisor."""
+    return x.clamp(min=torch.finfo(x.dtype).tiny)
