@@ -123,7 +123,7 @@ class MultinomialLogLoss(Loss):
     shift_invariant = True
 
     def value(self, f: Tensor, y: Tensor) -> Tensor:
-        return torch.logsumexp(f, -1) - (y * f).sum(-1)
+        return torch.logsumexp(f - (y * f).sum(-1, keepdim=True), -1)
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.softmax(f, -1) - y
