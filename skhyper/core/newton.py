@@ -140,7 +140,9 @@ class Minimiser:
             d = torch.where(done[..., None], 0.0, now.d)
             length = step_length(self.layout, d, point)
             ratio = torch.where(last.isnan(), 0.5, length / last).clamp(max=0.999)
-            error = length * torch.maximum(ratio / (1 - ratio), now.error)
+            # A row that crosses a kink is seen only by the step after.
+            left = (ratio / (1 - ratio)).clamp(min=0.0 if problem.loss.smooth else 1.0)
+            error = length * torch.maximum(left, now.error)
             close = now.exact & (error <= tol)
             if now.b is not None:
                 bend = decays.spread(now.b * decays.group_sums(point.w * d)) * point.w

@@ -191,6 +191,18 @@ def test_a_single_class_does_not_break_the_solver(make, case_named, hyper):
         assert found.gradient.log_alpha.abs() < 1e-6
 
 
+@pytest.mark.parametrize("exponent", EXPONENTS)
+@pytest.mark.parametrize("dense_limit", [0, 1500])
+def test_a_constant_target_has_its_intercept_alone(exponent, dense_limit, make, case_named, hyper):
+    for name in ["squared error", "Huber", "epsilon-insensitive"]:
+        problem = make(case_named(name))
+        problem = replace(problem, y=torch.full_like(problem.y, 3.1))
+        response, s2 = response_and_scale(problem, 1.0, hyper, dense_limit=dense_limit)
+        found = response.evaluate(hyper(1.0, exponent), s2)
+        torch.testing.assert_close(problem.outputs(found.w), problem.y.expand(3, -1, -1), atol=0.3, rtol=0)
+        assert all(g is None or g.isfinite().all() for g in found.gradient)
+
+
 @pytest.mark.parametrize("dense_limit", [0, 1500])
 def test_multinomial_weights_without_decay_sum_to_zero_over_classes(dense_limit, make, case_named, hyper):
     problem = make(case_named("multinomial log loss"))
