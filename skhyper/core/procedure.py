@@ -24,7 +24,7 @@ GLOBAL_GRID = tuple(float(x) for x in range(6, -21, -1))
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
 STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
-FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
+FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
