@@ -20,10 +20,11 @@ from .problem import Problem
 MAX_NUMBERS = 2**25
 
 # A rough solution treats weights apart whose decay is this many times their curvature, in matrices of an order of at
-# least SMALL, in PARTS parts of the batch, with SWEEPS sweeps.
+# least SMALL, with SWEEPS sweeps; a batch of more than LARGE_BATCH problems goes in PARTS parts of similar size.
 DWARFS = 100.0
 SMALL = 40
 PARTS = 3
+LARGE_BATCH = 8
 SWEEPS = 2
 
 # Rows per column below which the dual form is cheaper.
@@ -113,9 +114,8 @@ class Primal(System):
         if self.order < SMALL or float(counts.double().mean()) > 0.8 * self.order:
             return self.solve(fold, a, r)
         out = torch.empty_like(r)
-        for rows in counts.argsort().tensor_split(PARTS):
-            if len(rows):
-                out[rows] = self._gauss_seidel(fold[rows], a[rows], r[rows], matter[rows], int(counts[rows].max()))
+        for rows in counts.argsort().split(-(-len(counts) // PARTS) if len(counts) > LARGE_BATCH else len(counts)):
+            out[rows] = self._gauss_seidel(fold[rows], a[rows], r[rows], matter[rows], int(counts[rows].max()))
         return out
 
     def _gauss_seidel(self, fold: Tensor, a: Tensor, r: Tensor, matter: Tensor, size: int) -> Tensor:

@@ -22,6 +22,7 @@ from .base import Algorithm, BestResponse
 
 MAX_STEPS = 300
 ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good enough
+VANISHED = 1e-2  # size of the weights, beside the global solution's, below which their change is measured by it
 NEWTON_BELOW = 0.3  # relative change of the weights under which Newton's step is tried,
 NEWTON_TOL = 1e-6  # where more accuracy than this is asked for
 
@@ -139,7 +140,8 @@ class ClosedFormResponse(BestResponse):
             if tol < NEWTON_TOL and bool(near.any()):
                 new[near] = self._lower(part.take(near), new[near], old[near])
             w[active] = new
-            change[active] = (new - old).norm(dim=-1) / new.norm(dim=-1).clamp(min=torch.finfo(w.dtype).tiny)
+            size = torch.maximum(new.norm(dim=-1), VANISHED * (part.s2 * w.shape[-1]).sqrt())
+            change[active] = (new - old).norm(dim=-1) / size.clamp(min=torch.finfo(w.dtype).tiny)
             active = active[change[active] > tol]
             if not len(active):
                 break
