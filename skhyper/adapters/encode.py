@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
-from ..boundary import Granularity, Split, make_decays, make_design, pad_columns, row_sums, to_numpy, to_tensor, with_column
+from ..boundary import (
+    Granularity,
+    Split,
+    make_decays,
+    make_design,
+    pad_columns,
+    row_sums,
+    to_numpy,
+    to_tensor,
+    with_column,
+)
 from ..core.networks import LinearNetwork
 from ..core.problem import Problem
 from .base import Adapter, Array, Solution
@@ -47,7 +57,7 @@ def encode_linear(
     y: Any,
     splits: Sequence[Split] | None = None,
     *,
-    granularity: Granularity = Granularity("global"),
+    granularity: Granularity,
     sample_weight: Array | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,

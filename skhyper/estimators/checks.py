@@ -14,9 +14,7 @@ from ..adapters.unwrap import weight_name
 from ..boundary import check_weights, refuse_unreadable
 
 
-def check_data(
-    estimator: Any, x: Any, y: Any, params: Mapping[str, Any]
-) -> tuple[Target, NDArray[np.float64] | None]:
+def check_data(estimator: Any, x: Any, y: Any, params: Mapping[str, Any]) -> tuple[Target, NDArray[np.float64] | None]:
     """What is tuned, and the sample weights of its final estimator.
 
     Where preprocessing comes first, X may hold what it is there for (strings, missing values), and the final

@@ -1,4 +1,4 @@
-"""Decays of features as column scaling: alpha_j w_j^2 = alpha v_j^2 for columns x_j t_j, t_j = (alpha / alpha_j)^1/2."""
+"""Decays of features as column scaling: alpha_j w_j^2 = alpha v_j^2 for columns t_j x_j, t_j^2 = alpha / alpha_j."""
 
 from typing import Any
 
@@ -56,7 +56,9 @@ class ColumnScaling(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         X = validate_data(self, X, accept_sparse=True, dtype=None)
         if self.factors is not None and np.shape(self.factors) != (X.shape[1],):
-            raise ValueError(f"factors must hold {X.shape[1]} numbers, one a column, got shape {np.shape(self.factors)}.")
+            raise ValueError(
+                f"factors must hold {X.shape[1]} numbers, one a column, got shape {np.shape(self.factors)}."
+            )
         return self
 
     def transform(self, X: Any) -> Any:
