@@ -64,7 +64,7 @@ docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 
 bench: $(BENCH)/.installed  ## install the peers that benchmarks compare with, and list the benchmarks
 	@echo "SKHYPER_DATA=FOLDER reads the data sets from a folder; unset, they come from OpenML. The benchmarks:"
-	@for f in $(wildcard benchmarks/[a-z]*.py); do echo "  $(BENCH)/bin/python -m benchmarks.$$(basename $$f .py)"; done
+	@for f in $$(grep -l __main__ benchmarks/*.py); do echo "  $(BENCH)/bin/python -m benchmarks.$$(basename $$f .py)"; done
 
 clean:  ## remove what was built, the environments too
 	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst outputs

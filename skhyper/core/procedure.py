@@ -17,15 +17,14 @@ from .loop import Budget, Journal, Observer, OutOfBudget, run
 from .problem import Problem
 from .result import Result, Snapshot, StopReason
 from .scan import Grid, Scan, scan
-from .zeros import exact_zeros
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
-GLOBAL_GRID = tuple(float(x) for x in range(6, -21, -1))
+GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
 STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
-FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
+FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -59,41 +58,6 @@ def tune(
 ) -> Result:
     """Run the stages of the plan; a spent budget or an interruption ends it with what there is."""
     return _Procedure(algorithm, algorithm.bind(problem), plan, Journal(budget, observer)).run()
-
-
-class Refitted(NamedTuple):
-    """A snapshot's hyperparameters on all rows."""
-
-    w: Tensor  # (1, n_weights)
-    decays: Tensor  # (n_groups,), infinite where a decay's weights are exact zeros
-
-
-def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Refitted:
-    """Weights and decays on all rows (a problem of one fold) at the hyperparameters of a snapshot.
-
-    The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
-    on these rows. Weights that vanish at q <= 1 are exact zeros.
-    """
-    response = algorithm.bind(problem)
-    start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
-    hyper = result.snapshots[index].hyper
-    s2 = problem.decays.scale(start)
-    if index == 0:
-        return Refitted(start, problem.decays.log_decays(start, hyper, s2)[0].exp())
-    w = descend(response, hyper, s2, start, tol)
-    sparse = float(hyper.exponent) <= 1
-    w = exact_zeros(response, hyper, s2, w, tol) if sparse else w
-    decays = problem.decays.log_decays(w, hyper, s2)[0].exp()
-    vanished = sparse & (problem.decays.group_sums(w**2)[0] == 0)
-    return Refitted(w, torch.where(vanished, torch.inf, decays))
-
-
-def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
-    """Solve from the ridge solution down through the exponents: for q < 1 there are many minima."""
-    for q in (1.5, 1.0):
-        if float(hyper.exponent) < q:
-            w = response.solve(hyper._replace(exponent=torch.tensor(q, dtype=w.dtype)), s2, w, STEP_TOL)
-    return response.solve(hyper, s2, w, tol)
 
 
 class _Procedure:

@@ -63,6 +63,7 @@ class Snapshot:
     stop_reason: StopReason
     error: float
     seconds: float
+    mixture: tuple[float, ...] = ()  # of an average: the weights of the snapshots before it
 
 
 @dataclass(frozen=True)

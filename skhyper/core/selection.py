@@ -7,6 +7,9 @@ from scipy.optimize import nnls
 # development tasks (benchmarks/development.py); docs/theory has the table.
 STANDARD_ERRORS = 0.5
 
+PULL = 0.1  # of the weights of an average to equal weights; chosen on the same tasks
+HEAVY = 1e4  # weight of the equation sum v = 1 beside the data's
+
 
 def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     """Index of the row with the lowest mean loss, or 0 where its gain over row 0 is not clear.
@@ -32,15 +35,17 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     return best if gain.mean() > standard_errors * error or not np.isfinite(losses[0]).all() else 0
 
 
-def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = 0.1) -> np.ndarray:
+def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = PULL) -> np.ndarray:
     """Weights on the simplex that minimise the squared error of the averaged held-out predictions.
 
     Parameters
     ----------
-    predictions : ndarray of shape (rows, n)
-        Held-out predictions of each row.
-    y, c : ndarray of shape (n,)
-        Targets and their weights.
+    predictions : ndarray of shape (rows, n, T)
+        Held-out predictions of each row of the selection.
+    y : ndarray of shape (n, T)
+        Targets.
+    c : ndarray of shape (n,)
+        Weights of the held-out rows.
     pull : float
         Strength of the pull to equal weights, as a share of what the rows' disagreement carries.
 
@@ -49,14 +54,14 @@ def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull
     minimise sum_i c_i (y_i - sum_m v_m f_mi)^2 + pull * t * sum_m (v_m - 1/M)^2, v >= 0, sum v = 1, with t the mean
     over rows of sum_i c_i (f_mi - mean_m f_mi)^2 (Breiman 1996, Stacked regressions).
     """
-    root = np.sqrt(c)
-    disagreement = (predictions - predictions.mean(axis=0)) * root
+    root = np.sqrt(c)[:, None]
+    disagreement = ((predictions - predictions.mean(axis=0)) * root).reshape(len(predictions), -1)
     strength = np.sqrt(pull * (disagreement**2).sum(axis=1).mean())
     m = len(predictions)
     # With v on the simplex, the residual is sum_m v_m (f_m - y): the constraint is one more, heavy equation.
-    residuals = ((predictions - y) * root).T
-    heavy = 1e4 * max(np.abs(residuals).max(), strength, np.finfo(float).tiny) * np.sqrt(len(y))
+    residuals = ((predictions - y) * root).reshape(m, -1).T
+    heavy = HEAVY * max(np.linalg.norm(residuals), strength, np.finfo(float).tiny)
     matrix = np.vstack([residuals, strength * np.eye(m), np.full((1, m), heavy)])
-    target = np.concatenate([np.zeros(len(y)), np.full(m, strength / m), [heavy]])
+    target = np.concatenate([np.zeros(len(residuals)), np.full(m, strength / m), [heavy]])
     weights, _ = nnls(matrix, target)
     return weights / weights.sum()

@@ -15,7 +15,7 @@ from ..core.problem import Problem
 from ..core.procedure import Plan
 
 # The exponents that "auto" tries beside 2.
-EXPONENTS = (1.5, 1.0, 0.7)
+EXPONENTS = (1.5, 1.0, 0.75, 0.5)
 LOWEST_EXPONENT = 0.5
 
 

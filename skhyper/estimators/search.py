@@ -21,7 +21,9 @@ from ..algorithms import ALGORITHMS, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
 from ..core.loop import Budget
-from ..core.procedure import Plan, refit, tune
+from ..core.problem import Problem
+from ..core.procedure import Plan, tune
+from ..core.refit import refit
 from ..core.result import Result
 from ..core.selection import choose
 from ..guard import Guard
@@ -257,7 +259,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
             task = self._encode(job, job.splits)
             algorithm = resolve(self.algorithm, task.encoding.problem)
             plan = self._plan(task)
-            result = tune(task.encoding.problem, algorithm, plan, budget, watch)
+            result = self._rows(task.encoding.problem, tune(task.encoding.problem, algorithm, plan, budget, watch))
             self._score(job, task, result, plan)
             self._select(job, task, result, plan)
             if self.refit:
@@ -315,6 +317,10 @@ class HyperTrainingSearchCV(BaseSearchCV):
             )
         bounds = check_bounds(self.alpha_bounds)
         return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol)
+
+    def _rows(self, problem: Problem, result: Result) -> Result:
+        """What selection chooses from: every stage's snapshot."""
+        return result
 
     def _score(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
         """`cv_results_`, with GridSearchCV's keys."""

@@ -21,6 +21,8 @@ from ..problem import Problem
 from .base import Algorithm, BestResponse
 
 MAX_STEPS = 300
+ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good enough
+VANISHED = 1e-2  # size of the weights, beside the global solution's, below which their change is measured by it
 NEWTON_BELOW = 0.3  # relative change of the weights under which Newton's step is tried,
 NEWTON_TOL = 1e-6  # where more accuracy than this is asked for
 
@@ -122,9 +124,9 @@ class ClosedFormResponse(BestResponse):
         a = a.unflatten(-1, self.rhs.shape[-2:])
         return a[..., 0] if self._shared else a
 
-    def _frozen(self, batch: Batch, w: Tensor) -> Tensor:
+    def _frozen(self, batch: Batch, w: Tensor, rough: bool = False) -> Tensor:
         """The ridge solution with the decays frozen at w."""
-        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold]).flatten(-2)
+        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold], rough).flatten(-2)
 
     def _reweight(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
         """Majorise-minimise, with Newton's step where it is lower; problems leave as they converge."""
@@ -133,12 +135,13 @@ class ClosedFormResponse(BestResponse):
         change = torch.full((len(w),), torch.inf, dtype=w.dtype)
         for _ in range(MAX_STEPS):
             part, old = batch.take(active), w[active]
-            new = self._frozen(part, old)
+            new = self._frozen(part, old, rough=tol > ROUGH_TOL)
             near = change[active] < NEWTON_BELOW
             if tol < NEWTON_TOL and bool(near.any()):
                 new[near] = self._lower(part.take(near), new[near], old[near])
             w[active] = new
-            change[active] = (new - old).norm(dim=-1) / new.norm(dim=-1).clamp(min=torch.finfo(w.dtype).tiny)
+            size = torch.maximum(new.norm(dim=-1), VANISHED * (part.s2 * w.shape[-1]).sqrt())
+            change[active] = (new - old).norm(dim=-1) / size.clamp(min=torch.finfo(w.dtype).tiny)
             active = active[change[active] > tol]
             if not len(active):
                 break
