@@ -8,6 +8,7 @@ sides are (B, p, T). The primal form factorises p x p matrices, the dual form n 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,11 @@ class System(ABC):
         """Size of the matrices that are factorised."""
 
     @property
+    @abstractmethod
+    def trace(self) -> Tensor:
+        """The trace of X'CX of each fold, (K,)."""
+
+    @property
     def capacity(self) -> int:
         """How many matrices fit into one part of a batch."""
         return max(1, MAX_NUMBERS // self.order**2)
@@ -93,6 +99,11 @@ class Primal(System):
     def order(self) -> int:
         """p."""
         return self.gram.shape[-1]
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """The sum of the diagonal."""
+        return self.gram.diagonal(dim1=-2, dim2=-1).sum(-1)
 
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""
@@ -144,6 +155,11 @@ class Dual(System):
     def order(self) -> int:
         """n, or what the copy of the rows takes if that is more."""
         return int((self.rows.shape[-2] * self.rows.shape[-1]) ** 0.5)
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """The sum of squares."""
+        return (self.rows**2).sum((-1, -2))
 
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""
