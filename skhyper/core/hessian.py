@@ -135,7 +135,7 @@ class Hessian:
             df = self.row_curvature * df
         else:
             df = weighted(problem.train, self._row_product(df))
-        out = problem.network.pullback(df, problem.design)
+        out = self.layout.centre(problem.network.pullback(df, problem.design))
         if self.b is None or decays.single:
             return out + self.weight_curvature * v
         return out + self.a * v - self.w * decays.spread(self.b * decays.group_sums(self.w * v))
@@ -165,8 +165,8 @@ class Hessian:
             return matrix
         matrix.diagonal(dim1=-2, dim2=-1).add_(layout.to_blocks(self.a))
         if not (layout.split and layout.spanning):
-            u = layout.to_blocks(decays.spread(self.b.sqrt()) * self.w)
-            matrix -= layout.same_decay * u[..., :, None] * u[..., None, :]
+            w, bw = layout.to_blocks(self.w), layout.to_blocks(decays.spread(self.b) * self.w)
+            matrix -= layout.same_decay * bw[..., :, None] * w[..., None, :]
         return matrix
 
     @property
@@ -175,7 +175,8 @@ class Hessian:
         layout, decays = self.layout, self.layout.problem.decays
         if self.b is None or decays.single or not (layout.split and layout.spanning):
             return None
-        return layout.to_blocks(decays.spread(self.b.sqrt()) * self.w)[..., None] * layout.one_hot
+        u = decays.spread(self.b.clamp(min=0).sqrt()) * self.w
+        return layout.to_blocks(u)[..., None] * layout.one_hot
 
     def _loss_blocks(self) -> Tensor:
         problem, c = self.layout.problem, self.row_curvature

@@ -134,23 +134,29 @@ class Minimiser:
         last = torch.full_like(point.value, torch.nan)
         now: Direction | None = None
         for _ in range(self.max_iter):
-            g = objective.gradient(point)
+            g = self.layout.centre(objective.gradient(point))
             again = None if now is None else self._again(now, g, point, done, last)
             now = again or self._direction(objective, point, v, g, last)
             d = torch.where(done[..., None], 0.0, now.d)
             length = step_length(self.layout, d, point)
             ratio = torch.where(last.isnan(), 0.5, length / last).clamp(max=0.999)
-            error = length * torch.maximum(ratio / (1 - ratio), now.error)
-            if again is not None and bool((error <= tol).all()):
-                return self.layout.centre(point.w + d)
-            t, new = line_search(objective, point, d, (g * d).sum(-1), ~(now.exact | done))
+            # A row that crosses a kink is seen only by the step after.
+            left = (ratio / (1 - ratio)).clamp(min=0.0 if problem.loss.smooth else 1.0)
+            error = length * torch.maximum(left, now.error)
+            close = now.exact & (error <= tol)
             if now.b is not None:
                 bend = decays.spread(now.b * decays.group_sums(point.w * d)) * point.w
-                v = v + t[..., None] * (point.a * (point.w + d) - bend - v)
+                turn = point.a * (point.w + d) - bend - v
+                close = close & (vector_norm(turn, dim=-1) <= tol**0.5 * vector_norm(v, dim=-1))
+            if bool((close | done).all()):
+                return self.layout.centre(point.w + d)
+            t, new = line_search(objective, point, d, (g * d).sum(-1), close | done, ~(now.exact | done))
+            if now.b is not None:
+                v = v + t[..., None] * turn
             full = t >= 1
-            idle = (point.value - new.value <= ROUNDING * new.size) & (ratio > 0.5)
+            idle = (point.value - new.value <= ROUNDING * new.size) & (ratio >= 0.5)
             stalled = torch.where(idle, stalled + 1, 0.0)
-            done = done | (full & (error <= tol)) | (stalled >= 3)
+            done = done | close | (stalled >= 3)
             if again is None:
                 done = done | (t == 0)
             point, last = new, torch.where(full & (length > 0), length, torch.nan)
@@ -221,9 +227,12 @@ def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:
     return torch.maximum(ratio, rest / at_least_tiny(torch.maximum(size, rest)))
 
 
-def line_search(objective: Objective, point: Point, d: Tensor, slope: Tensor, extend: Tensor) -> tuple[Tensor, Point]:
+def line_search(
+    objective: Objective, point: Point, d: Tensor, slope: Tensor, accept: Tensor, extend: Tensor
+) -> tuple[Tensor, Point]:
     """The first of the steps 1, 1/2, 1/4 ... that lowers the objective of a fold enough, 0 where none does.
 
+    Where `accept` is true the full step is taken as it is: what it changes may be less than the objective's rounding.
     Where `extend` is true, full steps are doubled for as long as that lowers the objective further: a direction from
     a changed Hessian can be far too short.
     """
@@ -236,7 +245,7 @@ def line_search(objective: Objective, point: Point, d: Tensor, slope: Tensor, ex
     enough = torch.zeros_like(t, dtype=torch.bool)
     for _ in range(50):
         new = at(t)
-        enough = new.value <= point.value + 1e-4 * t * slope + ROUNDING * point.size
+        enough = accept | (new.value <= point.value + 1e-4 * t * slope + ROUNDING * point.size)
         if enough.all():
             break
         t = torch.where(enough, t, torch.where(new.value.isfinite(), t / 2, t / 4))

@@ -5,7 +5,6 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +19,11 @@ from .scan import Grid, Scan, scan
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
-GLOBAL_GRID = tuple(float(x) for x in range(6, -21, -1))
+GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
 STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
-FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
+FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 

@@ -19,8 +19,8 @@ from .zeros import exact_zeros
 AVERAGE = "average over exponents"
 
 # Relative accuracy of the weights on the way down through the exponents, and of the members of an average.
-WAY_TOL = 1e-5
-AVERAGE_TOL = 1e-6
+WAY_TOL = 1e-3
+AVERAGE_TOL = 1e-4
 
 
 def average(problem: Problem, result: Result) -> Result:
@@ -89,7 +89,11 @@ def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2:
     log_decays = decays.log_decays(w, chosen.hyper, s2)
     for member, weight in zip(result.snapshots, chosen.mixture, strict=False):
         if weight > 0 or member.hyper.exponent < 2:
-            w = start if member is result.snapshots[0] else response.solve(member.hyper, s2, w, AVERAGE_TOL)
+            w = (
+                start
+                if member is result.snapshots[0]
+                else response.solve(member.hyper, s2, w, AVERAGE_TOL if weight > 0 else WAY_TOL)
+            )
         if member.hyper is chosen.hyper:
             log_decays = decays.log_decays(w, member.hyper, s2)
         total = total + weight * w

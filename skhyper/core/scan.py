@@ -11,7 +11,7 @@ from .hyperoptim import Objective
 from .loop import Journal
 
 PATIENCE = 4  # points behind the lowest after which a scan in parts ends
-TOL = 1e-3  # relative accuracy of the weights
+TOL = 1e-2  # relative accuracy of the weights
 
 
 class Grid(NamedTuple):

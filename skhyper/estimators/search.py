@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils import indexable
+from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
@@ -225,6 +226,12 @@ class HyperTrainingSearchCV(BaseSearchCV):
         self.verbose = verbose
         self.error_score = error_score
         self.return_train_score = return_train_score
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags = deepcopy(get_tags(self.estimator).target_tags)
+        tags.array_api_support = False
+        return tags
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, **params):
