@@ -134,7 +134,7 @@ class Primal(System):
         gathered = self.gram[fold[:, None], columns]  # (B, size, p)
         block = gathered.take_along_dim(columns[:, None, :], -1)
         block.diagonal(dim1=-2, dim2=-1).add_(a.take_along_dim(columns, -1))
-        factor = torch.linalg.cholesky_ex(block)[0]
+        factor, info = torch.linalg.cholesky_ex(block)
         index = columns[..., None].expand(-1, -1, r.shape[-1])
         divisor = (a + self.gram.diagonal(dim1=-2, dim2=-1)[fold])[..., None]
         rest = torch.zeros_like(r)
@@ -142,7 +142,11 @@ class Primal(System):
             right = r.take_along_dim(index, 1) - gathered @ rest
             inside = torch.cholesky_solve(right, factor)
             rest = ((r - gathered.mT @ inside) / divisor).scatter(1, index, 0.0)
-        return rest.scatter(1, index, inside)
+        out = rest.scatter(1, index, inside)
+        bad = info != 0
+        if bool(bad.any()):
+            out[bad] = self.solve(fold[bad], a[bad], r[bad])
+        return out
 
 
 @dataclass(frozen=True)
