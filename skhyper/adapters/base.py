@@ -170,7 +170,7 @@ class ClassifierAdapter(Adapter):
         classes = np.unique(y) if y.ndim == 1 else np.arange(y.shape[1])
         if len(classes) < 2:
             raise ValueError(
-                f"{type(estimator).__name__} needs samples of at least 2 classes in y, got one class: {classes[0]!r}."
+                f"{type(estimator).__name__} needs samples of at least 2 classes in y, got one class: {classes.tolist()[0]!r}."
             )
         return classes
 

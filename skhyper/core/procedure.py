@@ -5,7 +5,6 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
