@@ -46,8 +46,8 @@ class Algorithm(BaseEstimator, ABC):
 class ClosedForm(Algorithm):
     """Normal equations: exact, for estimators with a squared loss.
 
-    Decays of the family are solved by re-weighting, with Newton's step where it is lower; the hypergradient uses the
-    family's own Hessian. Memory: K p^2 numbers, or K n p where there are fewer rows than columns.
+    Decays of the family are solved by re-weighting in scans and by Newton's method elsewhere; the hypergradient uses
+    the family's own Hessian. Memory: K p^2 numbers, or K n p where there are fewer rows than columns.
 
     Examples
     --------

@@ -8,6 +8,7 @@ sides are (B, p, T). The primal form factorises p x p matrices, the dual form n 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,11 @@ class System(ABC):
         """Size of the matrices that are factorised."""
 
     @property
+    @abstractmethod
+    def trace(self) -> Tensor:
+        """The trace of X'CX of each fold, (K,)."""
+
+    @property
     def capacity(self) -> int:
         """How many matrices fit into one part of a batch."""
         return max(1, MAX_NUMBERS // self.order**2)
@@ -94,6 +100,11 @@ class Primal(System):
         """p."""
         return self.gram.shape[-1]
 
+    @cached_property
+    def trace(self) -> Tensor:
+        """The sum of the diagonal."""
+        return self.gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""
         return self.gram[fold] @ w
@@ -123,7 +134,7 @@ class Primal(System):
         gathered = self.gram[fold[:, None], columns]  # (B, size, p)
         block = gathered.take_along_dim(columns[:, None, :], -1)
         block.diagonal(dim1=-2, dim2=-1).add_(a.take_along_dim(columns, -1))
-        factor = torch.linalg.cholesky_ex(block)[0]
+        factor, info = torch.linalg.cholesky_ex(block)
         index = columns[..., None].expand(-1, -1, r.shape[-1])
         divisor = (a + self.gram.diagonal(dim1=-2, dim2=-1)[fold])[..., None]
         rest = torch.zeros_like(r)
@@ -131,7 +142,11 @@ class Primal(System):
             right = r.take_along_dim(index, 1) - gathered @ rest
             inside = torch.cholesky_solve(right, factor)
             rest = ((r - gathered.mT @ inside) / divisor).scatter(1, index, 0.0)
-        return rest.scatter(1, index, inside)
+        out = rest.scatter(1, index, inside)
+        bad = info != 0
+        if bool(bad.any()):
+            out[bad] = self.solve(fold[bad], a[bad], r[bad])
+        return out
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,11 @@ class Dual(System):
     def order(self) -> int:
         """n, or what the copy of the rows takes if that is more."""
         return int((self.rows.shape[-2] * self.rows.shape[-1]) ** 0.5)
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """The sum of squares."""
+        return (self.rows**2).sum((-1, -2))
 
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""

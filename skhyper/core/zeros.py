@@ -14,37 +14,56 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import BestResponse
-from .decays import Hyper
+from .decays import Decays, Hyper
 
 FINE_EPS = 1e-14
 DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution,
 FINE_DROP = 1e-10  # and of the fine one
 PINNED = 40.0  # offset of the log-decays that hold a group at zero
-MAX_ROUNDS = 30
+SLACK = 1e-7  # relative, of the optimality conditions
+KICK = 1e-3  # length of the step with which groups are taken back, in units of s
+MAX_ROUNDS = 100
 
 
 def exact_zeros(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
-    """The solution without smoothing next to w, of one fold: (1, n_weights)."""
+    """The solution without smoothing next to w, of one fold: (1, n_weights).
+
+    A group that was taken back may leave again, but does not come back twice, so that the search ends where columns
+    are copies of each other.
+    """
     decays = response.problem.decays
     fine = replace(decays, eps=FINE_EPS)
     response = replace(response, problem=response.problem.with_decays(fine))
-    offsets = torch.zeros(decays.n_groups, dtype=w.dtype) if hyper.offsets is None else hyper.offsets
-    level = hyper.log_alpha.exp() * offsets.exp() * (s2 * decays.sizes.to(w)).sqrt()
-    support = (fine.relative(w, s2) > DROP)[0]
+    always = torch.zeros(decays.n_groups, dtype=torch.bool) if fine.plain is None else fine.plain
+    support = (fine.relative(w, s2) > DROP)[0] | always
+    returned = always
     for _ in range(MAX_ROUNDS):
-        pinned = torch.where(support, offsets, offsets + PINNED)
-        w = response.solve(hyper._replace(offsets=pinned), s2, w, tol)
-        kept = support & (fine.relative(w, s2) > FINE_DROP)[0]
+        w = _solve(response, hyper, s2, w, tol, support)
+        kept = support & ((fine.relative(w, s2) > FINE_DROP)[0] | always)
         w = torch.where(fine.spread(kept.to(w)) + (fine.index < 0) > 0, w, 0.0)
-        slope = response.problem.loss_gradient(w)
-        violated = ~kept & (fine.group_sums(slope**2).sqrt()[0] > level * (1 + 1e-7))
-        if fine.plain is not None:
-            violated |= fine.plain & ~kept
-        if float(hyper.exponent) < 1:
-            violated &= False
-        if bool((kept == support).all()) and not bool(violated.any()):
-            break
-        back = fine.spread(violated.to(w)) * slope
-        w = w - back * (0.1 * s2.sqrt() / back.abs().max().clamp(min=1e-300))
-        support = kept | violated
-    return w
+        if bool((kept == support).all()):
+            slope = response.problem.loss_gradient(w)
+            back = _violated(fine, hyper, s2, w, slope) & ~support & ~returned
+            if float(hyper.exponent) < 1 or not bool(back.any()):
+                return w
+            direction = fine.spread(back.to(w)) * slope
+            w = w - direction * (KICK * s2.sqrt() / direction.abs().max())
+            returned, kept = returned | back, kept | back
+        support = kept
+    w = _solve(response, hyper, s2, w, tol, support)
+    return torch.where(fine.spread(support.to(w)) + (fine.index < 0) > 0, w, 0.0)
+
+
+def _solve(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float, support: Tensor) -> Tensor:
+    """The solution with all groups outside the support pinned to zero."""
+    offsets = torch.zeros(len(support), dtype=w.dtype) if hyper.offsets is None else hyper.offsets
+    return response.solve(hyper._replace(offsets=torch.where(support, offsets, offsets + PINNED)), s2, w, tol)
+
+
+def _violated(decays: Decays, hyper: Hyper, s2: Tensor, w: Tensor, slope: Tensor) -> Tensor:
+    """Groups whose slope at zero exceeds what their decay holds, by more than the slopes on the support are off."""
+    offsets = 0.0 if hyper.offsets is None else hyper.offsets
+    level = (hyper.log_alpha + offsets).exp() * (s2 * decays.sizes.to(w)).sqrt()
+    pull = decays.spread(decays.log_decays(w, hyper, s2).exp()) * w
+    off = torch.where(w != 0, slope + pull, 0.0)[..., decays.decayed].abs().max()
+    return decays.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK) + 10 * off
