@@ -3,17 +3,21 @@
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import estimator_checks
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
+from skhyper import (
+    HyperTrainedLogisticRegression,
+    HyperTrainedRidge,
+    HyperTrainedRidgeClassifier,
+    HyperTrainingSearchCV,
+)
 from skhyper.algorithms import ClosedForm, ImplicitDifferentiation
-from skhyper.estimators.logistic import HyperTrainedLogisticRegression
-from skhyper.estimators.ridge_classifier import HyperTrainedRidgeClassifier
 from skhyper.estimators.scaling import ColumnScaling
-from skhyper.estimators.search import HyperTrainingSearchCV
 
 ESTIMATORS = [
     HyperTrainingSearchCV(Ridge()),
     HyperTrainingSearchCV(LogisticRegression()),
+    HyperTrainedRidge(),
     HyperTrainedLogisticRegression(),
     HyperTrainedRidgeClassifier(),
 ]
@@ -32,8 +36,14 @@ KEPT_BACK = [
 ]
 
 
-@parametrize_with_checks([*ESTIMATORS, ColumnScaling()])
+def all_checks():
+    for estimator in [*ESTIMATORS, ColumnScaling()]:
+        for of, check in estimator_checks_generator(estimator, legacy=True):
+            yield pytest.param(of, check, id=f"{type(estimator).__name__}-{check.func.__name__}")
+
+
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("estimator", "check"), list(all_checks()))
 def test_it_keeps_the_contract(estimator, check):
     check(estimator)
 

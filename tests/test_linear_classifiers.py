@@ -42,6 +42,7 @@ def test_one_alpha_gives_the_models_own_fit(cls, model):
     own = model.set_params(**{name: value}).fit(X, Y)
     np.testing.assert_allclose(ours.coef_, own.coef_, rtol=1e-4, atol=1e-5)
     assert ours.alpha_ == pytest.approx(ours.baseline_alpha_)
+    assert ours.family_alpha_ == ours.baseline_alpha_
     assert ours.exponent_ == 2.0
 
 
