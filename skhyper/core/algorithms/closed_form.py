@@ -21,7 +21,6 @@ from .base import Algorithm, BestResponse
 
 MAX_STEPS = 100
 ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good enough
-VANISHED = 1e-2  # size of the weights, beside the global solution's, below which their change is measured by it
 
 
 @dataclass(frozen=True)
