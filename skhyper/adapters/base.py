@@ -169,9 +169,8 @@ class ClassifierAdapter(Adapter):
     def classes(self, estimator: Any, y: Any) -> NDArray[Any]:
         classes = np.unique(y) if y.ndim == 1 else np.arange(y.shape[1])
         if len(classes) < 2:
-            raise ValueError(
-                f"{type(estimator).__name__} needs samples of at least 2 classes in y, got one class: {classes[0]!r}."
-            )
+            name, label = type(estimator).__name__, classes.tolist()[0]
+            raise ValueError(f"{name} needs samples of at least 2 classes in y, got one class: {label!r}.")
         return classes
 
 
