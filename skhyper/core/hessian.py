@@ -137,7 +137,7 @@ class Hessian:
             df = weighted(problem.train, self._row_product(df))
         out = self.layout.centre(problem.network.pullback(df, problem.design))
         if self.b is None or decays.single:
-            return out + self.weight_curvature * v
+            return out.addcmul_(self.weight_curvature, v)
         return out + self.a * v - self.w * decays.spread(self.b * decays.group_sums(self.w * v))
 
     @cached_property
