@@ -59,7 +59,8 @@ class Objective:
     @cached_property
     def _constant_decays(self) -> Tensor:
         decays, network = self.problem.decays, self.problem.network
-        zeros = self.s2.new_zeros(*self.hyper.log_alpha.shape, self.problem.n_folds, network.n_weights)
+        leading = (self.hyper.log_alpha + self.hyper.exponent).shape
+        zeros = self.s2.new_zeros(*leading, self.problem.n_folds, network.n_weights)
         return decays.spread(decays.log_decays(zeros, self.hyper, self.s2).exp())
 
     def at(self, f: Tensor, w: Tensor) -> Point:
@@ -221,7 +222,7 @@ def convex(hessian: Hessian, objective: Objective, exact: Tensor) -> Hessian:
 def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:
     """Relative length of a step: of the coefficients, and of the rest in units of the outputs; (..., K)."""
     m = layout.problem.network.n_coefficients
-    ratio = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
+    ratio: Tensor = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
     if m == d.shape[-1]:
         return ratio
     c = layout.problem.train
