@@ -4,7 +4,7 @@ The family's penalty is smooth but stiff: a weight that passes from its size to 
 method is slow and re-weighting slower still. So the penalty's gradient a(w) w gets a variable of its own, v, and
 the equation v / a(w) = w is linearised instead (Chan, Golub and Mulet, 1999): the Hessian keeps its form, diag(a) -
 sum_g b_g w_g w_g', but b_g is scaled by the share of v_g that lies along a_g w_g. At the solution v = a w, and the
-step is Newton's own.
+step is Newton's own; it starts at minus the loss's gradient, which it is at the solution too.
 
 Steps with the factor of an earlier Hessian are tried first: they cost two products with X, and by how much they
 contract says what error is left.
@@ -25,6 +25,8 @@ from .problem import Problem, weighted, weighted_sum
 
 # An earlier factor serves as long as a step with it is shorter than this share of the one before.
 CONTRACTION = 0.1
+# Conjugate gradients take at most this many steps where the last step was longer than the share FAR, or not full.
+FAR, CG_FAR = 0.1, 20
 # Relative rounding error of the objective, generously.
 ROUNDING = 3e-14
 # Relative additions to the diagonal, tried in turn where a Hessian is not positive definite.
@@ -57,7 +59,8 @@ class Objective:
     @cached_property
     def _constant_decays(self) -> Tensor:
         decays, network = self.problem.decays, self.problem.network
-        zeros = self.s2.new_zeros(*self.hyper.log_alpha.shape, self.problem.n_folds, network.n_weights)
+        leading = (self.hyper.log_alpha + self.hyper.exponent).shape
+        zeros = self.s2.new_zeros(*leading, self.problem.n_folds, network.n_weights)
         return decays.spread(decays.log_decays(zeros, self.hyper, self.s2).exp())
 
     def at(self, f: Tensor, w: Tensor) -> Point:
@@ -128,7 +131,7 @@ class Minimiser:
         """The minimiser of every fold and candidate, from w: (..., K, n_weights) -> the same."""
         problem, decays = objective.problem, objective.problem.decays
         point = objective.at(problem.outputs(w), w)
-        v = point.a * w
+        v = point.a * w - objective.gradient(point)
         done = torch.zeros_like(point.value, dtype=torch.bool)
         stalled = torch.zeros_like(point.value)
         last = torch.full_like(point.value, torch.nan)
@@ -180,11 +183,12 @@ class Minimiser:
             return Direction(-factor.solve(g), b, exact, torch.zeros_like(last), factor)
         forcing = torch.where(last.isnan(), 0.1, last.clamp(1e-8, 0.1))
         hessian = Hessian(self.layout, point.f, point.w, point.a, b)
-        found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+        most = self.cg_max_iter if bool((last < FAR).all()) else min(self.cg_max_iter, CG_FAR)
+        found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, most)
         exact = found.positive
         if not exact.all():
             hessian = convex(hessian, objective, exact)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+            found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, most)
         return Direction(found.x, hessian.b, exact, found.residual, None)
 
 
@@ -218,7 +222,7 @@ def convex(hessian: Hessian, objective: Objective, exact: Tensor) -> Hessian:
 def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:
     """Relative length of a step: of the coefficients, and of the rest in units of the outputs; (..., K)."""
     m = layout.problem.network.n_coefficients
-    ratio = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
+    ratio: Tensor = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
     if m == d.shape[-1]:
         return ratio
     c = layout.problem.train

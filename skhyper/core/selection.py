@@ -35,6 +35,25 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     return best if gain.mean() > standard_errors * error or not np.isfinite(losses[0]).all() else 0
 
 
+def confidence(gain: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> float:
+    """How far to leave row 0, between 0 and 1: the paired rule as a shrinkage.
+
+    Parameters
+    ----------
+    gain : ndarray of shape (folds,)
+        Loss of row 0 minus that of the candidate, fold by fold.
+    standard_errors : float
+        c.
+
+    Notes
+    -----
+    max(0, 1 - c std(d) / (sqrt(K) mean(d))): 0 where the gain is below c standard errors, 1 where it is certain.
+    """
+    mean = gain.mean()
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return float(max(0.0, 1 - standard_errors * error / mean)) if mean > 0 else 0.0
+
+
 def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = PULL) -> np.ndarray:
     """Weights on the simplex that minimise the squared error of the averaged held-out predictions.
 

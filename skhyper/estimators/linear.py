@@ -67,6 +67,13 @@ class AveragingSearch(HyperTrainingSearchCV):
         self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
         return result
 
+    def _choose(self, losses: NDArray[np.float64]) -> int:
+        """The average, which is drawn back to row 0 already; row 0 where nothing is left of it."""
+        weights = getattr(self, "exponent_weights_", None)
+        if weights is None:
+            return super()._choose(losses)
+        return len(losses) - 1 if weights[2.0] < 1 else 0
+
 
 class HyperTrainedLinear(BaseEstimator, ABC):
     """A linear model with tuned decays."""
