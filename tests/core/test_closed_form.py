@@ -62,7 +62,7 @@ def test_a_loss_that_is_not_squared_is_refused():
 
 @pytest.mark.parametrize(
     ("shape", "intercept", "weighted", "granularity"),
-    [c for c in product(SHAPES, (True, False), (True, False), GRANULARITIES)],
+    list(product(SHAPES, (True, False), (True, False), GRANULARITIES)),
 )
 def test_fixed_decays_equal_ridge_on_rescaled_columns(shape, intercept, weighted, granularity):
     """Each output of each fold is scikit-learn's Ridge(1) on the columns x_j / a_j^(1/2)."""
@@ -137,7 +137,7 @@ def test_the_familys_weights_are_stationary(shape, granularity, q):
 @pytest.mark.parametrize("granularity", ["feature", "groups"])
 @pytest.mark.parametrize("n", [100, 30])
 def test_accurate_solutions_need_few_steps_on_nasty_data(n, granularity, correlation, q, monkeypatch):
-    """Collinear columns, more columns than rows; every fold and decay of a batch ends by accuracy, not by exhaustion."""
+    """Collinear columns, more columns than rows: a batch ends by accuracy, not by exhaustion."""
     steps = []
     plain = Descent._step
     monkeypatch.setattr(Descent, "_step", lambda self, batch, path: steps.append(1) or plain(self, batch, path))
@@ -193,7 +193,7 @@ def test_a_rough_solution_survives_a_singular_gram_matrix():
 
 def test_unpenalised_coefficients_are_left_alone_by_the_decays():
     """Weights without decay: scikit-learn's Ridge with their columns scaled up."""
-    for n, p in ((50, 6), (20, 30)):
+    for n, p in ((50, 6), (20, 30), (10, 40)):
         x, y = regression(n, p)
         prob = problem(x, y, k=0)
         index = prob.decays.index.clone()
