@@ -57,7 +57,7 @@ def encode_linear(
     y: Any,
     splits: Sequence[Split] | None = None,
     *,
-    granularity: Granularity = Granularity("global"),
+    granularity: Granularity,
     sample_weight: Array | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,

@@ -23,8 +23,15 @@ BLOCK = 1 << 22
 class Design(ABC):
     """The matrices X_1 ... X_K of a problem, known only through their products."""
 
-    n_rows: int
-    n_columns: int
+    @property
+    @abstractmethod
+    def n_rows(self) -> int:
+        """Number of rows, n."""
+
+    @property
+    @abstractmethod
+    def n_columns(self) -> int:
+        """Number of columns, p."""
 
     @abstractmethod
     def matvec(self, v: Tensor) -> Tensor:

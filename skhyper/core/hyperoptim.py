@@ -118,6 +118,9 @@ class QuasiNewton(Proposals):
                 self.stop_reason = StopReason.NO_PROGRESS
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
+        if not bool(torch.isfinite(gradient).all()):
+            self.stop_reason = StopReason.NO_PROGRESS
+            return
         change = gradient - self._gradient
         if self._value < float("inf") and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
             self._pairs.append((step, change))

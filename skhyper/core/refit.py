@@ -20,7 +20,7 @@ AVERAGE = "average over exponents"
 
 # Relative accuracy of the weights on the way down through the exponents, and of the members of an average.
 WAY_TOL = 1e-3
-AVERAGE_TOL = 1e-4
+AVERAGE_TOL = 1e-6
 
 
 def average(problem: Problem, result: Result) -> Result:

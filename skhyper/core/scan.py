@@ -8,7 +8,7 @@ from torch import Tensor
 from .algorithms.base import BestResponse
 from .decays import Hyper
 from .hyperoptim import Objective
-from .loop import Journal
+from .loop import Journal, OutOfBudget
 
 PATIENCE = 4  # points behind the lowest after which a scan in parts ends
 TOL = 1e-2  # relative accuracy of the weights
@@ -63,7 +63,10 @@ def scan(
         start = w[-1:]
         order = torch.cat([log_alpha, part]).argsort(descending=True)
         log_alpha, values = torch.cat([log_alpha, part])[order], torch.cat([values, new])[order]
-        journal.scanned(stage, part, losses, new, exponent)
+        try:
+            journal.scanned(stage, part, losses, new, exponent)
+        except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
+            break
         lowest = int(values.argmin())
         if len(todo) and len(values) - 1 - lowest > PATIENCE:
             break

@@ -1,4 +1,4 @@
-"""Decays of features as column scaling: alpha_j w_j^2 = alpha v_j^2 for columns x_j t_j, t_j = (alpha / alpha_j)^1/2."""
+"""Decays of features as column scaling: alpha_j w_j^2 = alpha v_j^2 for columns t_j x_j, t_j^2 = alpha / alpha_j."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from ..adapters.registry import adapter_for
-from ..adapters.task import Target, Task, make_target, make_task
+from ..adapters.task import Target, Task, make_task
 from ..adapters.unwrap import unwrap
 from ..algorithms import ALGORITHMS, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
