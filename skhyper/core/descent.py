@@ -43,10 +43,19 @@ class Batch(NamedTuple):
         return Batch(self.fold[rows], self.s2[rows], hyper)
 
 
+class Point(NamedTuple):
+    """Weights, and what the objective knows there."""
+
+    w: Tensor  # (B, p * T)
+    r: Tensor  # their relative size, (B, n_groups)
+    a: Tensor  # their decays, (B, n_groups)
+    smooth: Tensor  # X'CX w - r, (B, p * T)
+
+
 class Path(NamedTuple):
     """Where the steps of a batch have got to."""
 
-    w: Tensor  # (B, p * T)
+    at: Point
     v: Tensor  # the penalty's gradient, as a variable of its own
     length: Tensor  # of the last step, relative to w; infinite where it was shortened, (B,)
     error: Tensor  # estimated relative error of w
@@ -80,41 +89,50 @@ class Descent:
     def __call__(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
         """From w (B, p * T) to the minimisers; problems leave as they converge."""
         w = w.clone()
-        a = self.decays.spread(self.decays.log_decays(w, batch.hyper, batch.s2).exp())
+        point = self._at(batch, w)
         far = torch.full_like(batch.s2, torch.inf)
-        path, active = Path(w, a * w, far, far, torch.zeros_like(far)), torch.arange(len(w))
+        path, active = Path(point, self.decays.spread(point.a) * w, far, far, 0 * batch.s2), torch.arange(len(w))
         for _ in range(MAX_STEPS):
             path = self._step(batch, path)
-            w[active] = path.w
+            w[active] = path.at.w
             left = (path.error > tol) & (path.idle < MAX_IDLE)
             if not bool(left.any()):
                 break
             if not bool(left.all()):
-                active, batch, path = active[left], batch.take(left), Path(*(t[left] for t in path))
+                at, *rest = path
+                active, batch = active[left], batch.take(left)
+                path = Path(Point(*(t[left] for t in at)), *(t[left] for t in rest))
         return w
 
+    def _at(self, batch: Batch, w: Tensor) -> Point:
+        r = self.decays.relative(w, batch.s2)
+        matrix = w.unflatten(-1, self.rhs.shape[-2:])
+        smooth = (self.system.matvec(batch.fold, matrix) - self.rhs[batch.fold]).flatten(-2)
+        return Point(w, r, self.decays.log_decays_at(r, batch.hyper).exp(), smooth)
+
     def _step(self, batch: Batch, path: Path) -> Path:
-        w, decays = path.w, self.decays
-        r = decays.relative(w, batch.s2)
-        a_g = decays.log_decays_at(r, batch.hyper).exp()
-        a, smooth = decays.spread(a_g), self._smooth_gradient(batch, w)
-        d, b, extend = self._direction(batch, path, r, a_g, smooth + a * w)
+        (w, _, a_g, smooth), decays = path.at, self.decays
+        a = decays.spread(a_g)
+        d, b, extend = self._direction(batch, path, smooth + a * w)
         t, idle = self._line_search(batch, w, d, smooth, a, extend)
         v = path.v + t[:, None] * (a * (w + d) - decays.spread(b * decays.group_sums(w * d)) * w - path.v)
-        new, full = w + t[:, None] * d, t >= 1
-        size = torch.maximum(new.norm(dim=-1), VANISHED * (batch.s2 * w.shape[-1]).sqrt())
-        length = t * d.norm(dim=-1) / size.clamp(min=torch.finfo(w.dtype).tiny)
+        new, full = self._at(batch, w + t[:, None] * d), t >= 1
+        size = torch.maximum(new.w.norm(dim=-1), VANISHED * (batch.s2 * w.shape[-1]).sqrt())
+        size = size.clamp(min=torch.finfo(w.dtype).tiny)
+        length = t * d.norm(dim=-1) / size
         ratio = torch.where(path.length.isinf(), 0.5, length / path.length).nan_to_num(0.5).clamp(max=0.999)
-        error = torch.where(full, length * ratio / (1 - ratio), torch.inf)
+        # Small weights with large decays may be off although steps are short: what their decays alone would change.
+        a = decays.spread(new.a)
+        change = (new.smooth + a * new.w) / (a + self.system.trace[batch.fold][:, None] / len(self.rhs[0]))
+        error = torch.maximum(length * ratio / (1 - ratio), change.norm(dim=-1) / size)
+        error = torch.where(full, error, torch.inf)
         idle &= (ratio > 0.5) | ~full
         return Path(new, v, torch.where(full, length, torch.inf), error, torch.where(idle, path.idle + 1, 0.0))
 
-    def _direction(
-        self, batch: Batch, path: Path, r: Tensor, a: Tensor, slope: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _direction(self, batch: Batch, path: Path, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where to go, the b_g that led there, and whether it may be too short for want of negative curvature."""
-        w, q = path.w, batch.hyper.exponent
-        b = self._concavity(batch, path, r, a)
+        (w, _, a, _), q = path.at, batch.hyper.exponent
+        b = self._concavity(batch, path)
         floor = CURVATURE_ROUNDING * self.system.trace[batch.fold][:, None]
         most = (a - floor).clamp(min=0) / self.decays.group_sums(w**2).clamp(min=torch.finfo(w.dtype).tiny)
         positive = torch.minimum(b / (2 - q)[:, None].clamp(min=1), most)
@@ -134,16 +152,13 @@ class Descent:
     def _solve(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor, g: Tensor) -> Tensor:
         return self.solve(batch, w, a, b, g.unflatten(-1, self.rhs.shape[-2:])).flatten(-2)
 
-    def _concavity(self, batch: Batch, path: Path, r: Tensor, a: Tensor) -> Tensor:
+    def _concavity(self, batch: Batch, path: Path) -> Tensor:
         """b_g scaled by the share of v_g along a_g w_g, but not beyond a_g (2 - q)."""
-        along, across = self.decays.group_sums(path.v * path.w), a * self.decays.group_sums(path.w**2)
+        w, r, a, _ = path.at
+        along, across = self.decays.group_sums(path.v * w), a * self.decays.group_sums(w**2)
         share = torch.where(across > 0, along / across, 1.0).clamp(min=0)
         sharp = (r - self.decays.eps).clamp(min=torch.finfo(r.dtype).tiny)
         return self.decays.concavity_at(r, a, batch.hyper, batch.s2) * torch.minimum(share, (r / sharp).sqrt())
-
-    def _smooth_gradient(self, batch: Batch, w: Tensor) -> Tensor:
-        matrix = w.unflatten(-1, self.rhs.shape[-2:])
-        return (self.system.matvec(batch.fold, matrix) - self.rhs[batch.fold]).flatten(-2)
 
     def _line_search(
         self, batch: Batch, w: Tensor, d: Tensor, smooth: Tensor, a: Tensor, extend: Tensor

@@ -194,7 +194,9 @@ def normal_equations(problem: Problem) -> tuple[System, Tensor, Moments]:
     weighted = c[..., None] * (y - y_mean[:, None])
     rhs = design.rmatvec(weighted) - x_mean[..., None] * weighted.sum(-2, keepdim=True)
     system: System
-    if isinstance(design, DenseDesign) and design.n_rows < DUAL * design.n_columns:
+    # The dual form divides by decays, so that every coefficient needs one.
+    decayed = bool((problem.decays.index[: network.n_coefficients] >= 0).all())
+    if isinstance(design, DenseDesign) and design.n_rows < DUAL * design.n_columns and decayed:
         system = Dual(_dual_rows(design, c, x_mean))
     else:
         system = Primal(design.gram(c) - total[..., None] * x_mean[..., :, None] * x_mean[..., None, :])

@@ -61,14 +61,20 @@ class ClosedFormResponse(BestResponse):
         return self._join(coefficients, intercepts)
 
     def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
-        """H^-1 v by factorisation; the intercepts are eliminated."""
+        """H^-1 v by factorisation, refined once where that leaves too much; the intercepts are eliminated."""
         batch, shape = self._flatten(hyper, s2)
         layers = self.problem.network.split(v)
         centred = layers.coefficients - self.moments.x[..., None] * layers.intercepts[..., None, :]
-        flat = w[..., : self._n_decayed].flatten(0, -2)
-        coefficients = self._newton(batch, flat, centred.flatten(0, -3)).reshape(*shape, *self.rhs.shape[-2:])
+        r, flat = centred.flatten(0, -3), w[..., : self._n_decayed].flatten(0, -2)
+        u = self._newton(batch, flat, r)
+        left = r - self._product(batch, flat, u)
+        if float(left.norm()) > tol * float(r.norm()):
+            u = u + self._newton(batch, flat, left)
+            left = r - self._product(batch, flat, u)
+        coefficients = u.reshape(*shape, *self.rhs.shape[-2:])
         intercepts = layers.intercepts / self.moments.total - (self.moments.x[..., None] * coefficients).sum(-2)
-        return self._join(coefficients, intercepts), 0.0
+        error = float(left.norm()) / max(float(r.norm()), torch.finfo(r.dtype).tiny)
+        return self._join(coefficients, intercepts), error
 
     @property
     def _n_decayed(self) -> int:
@@ -132,6 +138,13 @@ class ClosedFormResponse(BestResponse):
         decays = self._decays
         a = decays.log_decays(w, batch.hyper, batch.s2).exp()
         return self._solve_bent(batch, w, a, decays.concavity(w, batch.hyper, batch.s2), r)
+
+    def _product(self, batch: Batch, w: Tensor, u: Tensor) -> Tensor:
+        """H u with the same Hessian: (B, p, T) -> (B, p, T)."""
+        decays, flat = self._decays, u.flatten(-2)
+        a, b = decays.log_decays(w, batch.hyper, batch.s2).exp(), decays.concavity(w, batch.hyper, batch.s2)
+        bend = decays.spread(b * decays.group_sums(w * flat)) * w
+        return self.system.matvec(batch.fold, u) + (decays.spread(a) * flat - bend).unflatten(-1, u.shape[-2:])
 
     def _solve_bent(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
         """(X'CX + diag(a) - sum_g b_g w_g w_g')^-1 r: (B, p, T)."""
