@@ -7,7 +7,10 @@ from scipy.optimize import nnls
 # development tasks (benchmarks/development.py); docs/theory has the table.
 STANDARD_ERRORS = 0.5
 
-PULL = 0.1  # of the weights of an average to equal weights; chosen on the same tasks
+# An average is drawn back to row 0 by this many standard errors of its gain over it, and its weights to equal ones by
+# PULL; chosen on the same tasks.
+DOUBT = 0.25
+PULL = 0.1
 HEAVY = 1e4  # weight of the equation sum v = 1 beside the data's
 
 
@@ -35,7 +38,7 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     return best if gain.mean() > standard_errors * error or not np.isfinite(losses[0]).all() else 0
 
 
-def confidence(gain: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> float:
+def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:
     """How far to leave row 0, between 0 and 1: the paired rule as a shrinkage.
 
     Parameters
