@@ -26,21 +26,21 @@ class HyperTrainedLogisticRegression(HyperTrainedLinearClassifier):
         Features with equal entries share a decay; a dict maps feature names to groups.
     cv : int, float, splitter, iterable or None, default=None
         As `HyperTrainingSearchCV`'s: None is 5 stratified folds, or as many as the smallest class fills.
-    scoring : str, callable or None, default=None
-        Scores the rows of `cv_results_`; None is accuracy.
     exponent : "auto", float or array-like of float, default="auto"
-        q of the decay family, between 0.5 and 2; 2 is equal decays, 1 the (group) Lasso.
+        The q of the decay family, between 0.5 and 2; 2 is equal decays, 1 the (group) Lasso.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Prior of free decays around the family; "auto" and None fit none.
-    alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
-        Bounds of alpha = 1 / C.
     guard_cv : "auto", int, splitter, iterable or None, default=None
         Outer folds on which the whole procedure is rerun for `guard_score_`; "auto": the folds of `cv`, when free
         decays are fitted.
+    alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
+        Bounds of alpha = 1 / C.
     fit_intercept : bool, default=True
         Whether to fit intercepts; they carry no decay.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as LogisticRegression's.
+    scoring : str, callable or None, default=None
+        Scores the rows of `cv_results_`; None is accuracy.
     max_iter : int, default=200
         Most hypergradient steps of a stage.
     tol : float, default=1e-6
@@ -52,7 +52,7 @@ class HyperTrainedLogisticRegression(HyperTrainedLinearClassifier):
     random_state : int, RandomState instance or None, default=None
         Of the random split when `cv` is a float.
     verbose : int, default=0
-        1 prints a line a stage, 2 a line a step.
+        With 1, a line a stage; with 2, a line a step.
 
     Attributes
     ----------
