@@ -42,7 +42,7 @@ class Implicit(Algorithm):
     """
 
     dense_limit: int = 1500
-    dense_cost: float = 250.0
+    dense_cost: float = 200.0
     max_iter: int = 200
     cg_max_iter: int = 1000
 
