@@ -76,8 +76,7 @@ def main(argv=None):
     with threadpool_limits(1):
         rows, controls = [], []
         for name in SETS:
-            for seed in range(arguments.splits):
-                rows.append(scores(name, seed))
+            rows += [scores(name, seed) for seed in range(arguments.splits)]
             print(table(pd.DataFrame(rows)).tail(1).to_string(header=len(rows) == arguments.splits), flush=True)
         for shrinkage in ("auto", 1.0):
             controls += [control(seed, shrinkage) for seed in range(max(1, arguments.splits // 4))]
