@@ -21,7 +21,7 @@ from .scan import Grid, Scan, scan
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
 GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
-STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
+STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)

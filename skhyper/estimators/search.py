@@ -89,7 +89,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
     refit : bool, str or callable, default=True
         As GridSearchCV's.
     exponent : "auto", float or array-like of float, default="auto"
-        The exponent q, between 0.5 and 2. "auto" tries 1.5, 1 and 0.7; an array its values; a number fixes q.
+        The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; "auto" and None fit none.
