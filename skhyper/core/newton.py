@@ -180,11 +180,11 @@ class Minimiser:
             return Direction(-factor.solve(g), b, exact, torch.zeros_like(last), factor)
         forcing = torch.where(last.isnan(), 0.1, last.clamp(1e-8, 0.1))
         hessian = Hessian(self.layout, point.f, point.w, point.a, b)
-        found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+        found = conjugate_gradients(hessian.product, hessian.jacobi, -g, forcing, self.cg_max_iter)
         exact = found.positive
         if not exact.all():
             hessian = convex(hessian, objective, exact)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+            found = conjugate_gradients(hessian.product, hessian.jacobi, -g, forcing, self.cg_max_iter)
         return Direction(found.x, hessian.b, exact, found.residual, None)
 
 

@@ -55,7 +55,7 @@ def scan(
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
-        losses = response.problem.outer(w).nan_to_num(torch.inf, torch.inf)
+        losses = response.fold_losses(w).mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
         whole = w if at_once and whole is None else whole
         if not len(values) or float(new.min()) < float(values.min()):

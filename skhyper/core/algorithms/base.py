@@ -35,6 +35,10 @@ class BestResponse(ABC):
         """How many candidates are solved at once; 1 where memory is short."""
 
     @abstractmethod
+    def take_folds(self, which: Tensor) -> "BestResponse":
+        """The best response of some of the folds."""
+
+    @abstractmethod
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """The weights that minimise the inner problem of every fold.
 
@@ -54,12 +58,16 @@ class BestResponse(ABC):
     def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
         """H^-1 v at the solution w, and the relative residual that is left."""
 
+    def fold_losses(self, w: Tensor) -> Tensor:
+        """The outer loss of each fold: (..., K, n_weights) -> (..., K)."""
+        return self.problem.fold_losses(w)
+
     def evaluate(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Evaluation:
         """Weights, validation losses and hypergradient."""
         w = self.solve(hyper, s2, w, tol)
         u, error = self.adjoint(w, hyper, s2, self.problem.outer_gradient(w), tol)
         gradient = hypergradient(self.problem.decays, w, hyper, s2, u)
-        return Evaluation(hyper, w, self.problem.fold_losses(w), gradient, error)
+        return Evaluation(hyper, w, self.fold_losses(w), gradient, error)
 
 
 class Algorithm(ABC):
