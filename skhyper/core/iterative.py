@@ -81,6 +81,11 @@ class IterativeResponse(BestResponse):
         """One candidate at a time."""
         return 1
 
+    @property
+    def scans(self) -> bool:
+        """No: a candidate costs as much as a step by hypergradient."""
+        return False
+
     def take_folds(self, which: Tensor) -> "IterativeResponse":
         """Share the moments that are there."""
         return IterativeResponse(self.problem.take_folds(which), self.moments.take(which))

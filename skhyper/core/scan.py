@@ -10,7 +10,7 @@ from .decays import Hyper
 from .hyperoptim import Objective
 from .loop import Journal
 
-PATIENCE = 4  # points behind the lowest after which a scan in parts ends
+PATIENCE = 4.0  # units of log alpha below the lowest point after which a scan in parts ends
 TOL = 1e-2  # relative accuracy of the weights
 
 
@@ -65,7 +65,7 @@ def scan(
         log_alpha, values = torch.cat([log_alpha, part])[order], torch.cat([values, new])[order]
         journal.scanned(stage, part, losses, new, exponent)
         lowest = int(values.argmin())
-        if len(todo) and len(values) - 1 - lowest > PATIENCE:
+        if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
             break
         if not len(todo):
             todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]

@@ -34,6 +34,11 @@ class BestResponse(ABC):
     def capacity(self) -> int:
         """How many candidates are solved at once; 1 where memory is short."""
 
+    @property
+    def scans(self) -> bool:
+        """Whether many candidates are cheap enough to look at; else a few do, and hypergradients lead."""
+        return True
+
     @abstractmethod
     def take_folds(self, which: Tensor) -> "BestResponse":
         """The best response of some of the folds."""
