@@ -24,7 +24,7 @@ from .algorithms.base import BestResponse, hypergradient
 from .cg import conjugate_gradients
 from .decays import Decays, Hyper
 from .losses import Loss, Rescaled, SquaredError
-from .moments import FoldMoments
+from .moments import FoldMoments, Sums
 from .problem import Problem
 from .result import Evaluation
 
@@ -74,6 +74,7 @@ class IterativeResponse(BestResponse):
     """Best response through the moments of the folds; coefficients are (K, T, p) inside."""
 
     moments: FoldMoments
+    sums: Sums | None = None
     memory: Memory = field(default_factory=Memory)
 
     @property
@@ -89,6 +90,11 @@ class IterativeResponse(BestResponse):
     def take_folds(self, which: Tensor) -> "IterativeResponse":
         """Share the moments that are there."""
         return IterativeResponse(self.problem.take_folds(which), self.moments.take(which))
+
+    def all_rows(self, problem: Problem) -> "IterativeResponse | None":
+        """The best response of the final fit, if the sums that are there give it."""
+        moments = None if self.sums is None else self.sums.all_rows(problem)
+        return None if moments is None else IterativeResponse(problem, moments)
 
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """Candidates one after the other, each from the one before where there is no other start."""
@@ -351,7 +357,9 @@ class IterativeResponse(BestResponse):
             memory.log_c = log_c
             matrix = self._mean_gram / self._unit
             matrix.diagonal().add_(log_c.exp() / self._unit)
-            memory.factor = torch.linalg.cholesky_ex(matrix)[0].float()
+            memory.factor, info = torch.linalg.cholesky_ex(matrix.float())
+            if bool(info):
+                memory.factor = torch.linalg.cholesky_ex(matrix)[0].float()
         scale = ((self._mean_diagonal + memory.log_c.exp()) / (self._mean_diagonal + added)).sqrt()
         return Preconditioner(memory.factor, scale.float(), self._unit)
 

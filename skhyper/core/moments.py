@@ -50,8 +50,31 @@ class Cell(NamedTuple):
     validation: Tensor  # (K,), and in its validation loss
 
 
-def fold_moments(problem: Problem) -> FoldMoments | None:
-    """The moments, or None where rows fall into too many cells, or X is sparse or not shared by the folds."""
+class Sums(NamedTuple):
+    """Second moments of z = (x_i - shift, y_i - shift, 1) over all rows that some fold uses, kept for the final fit."""
+
+    x: Tensor  # the matrix and the targets that they are of
+    y: Tensor
+    weights: Tensor  # (n,), of the rows
+    columns: Tensor  # (p,), the columns of x that vary
+    shift: Tensor  # (p + T,)
+    total: Tensor  # (p + T + 1, p + T + 1)
+
+    def all_rows(self, problem: Problem) -> FoldMoments | None:
+        """The moments of a problem of one fold that trains on all these rows; None if these sums do not give them."""
+        design, train = problem.design, problem.train
+        if not isinstance(design, DenseDesign) or design.x.data_ptr() != self.x.data_ptr() or len(train) > 1:
+            return None
+        ratio = float(train.sum() / self.weights.sum())
+        same_rows = bool(((train[0] - ratio * self.weights).abs() <= SAME * train[0]).all())
+        if design.x.shape != self.x.shape or not same_rows or not torch.equal(problem.y, self.y):
+            return None
+        sums = ratio * self.total[None]
+        return _centred(self, sums, torch.zeros_like(sums), problem.network.intercept)
+
+
+def fold_moments(problem: Problem) -> tuple[FoldMoments, Sums] | None:
+    """The moments, and sums for the final fit; None where rows fall into too many cells, or X is sparse or not shared."""
     design = problem.design
     if not isinstance(design, DenseDesign) or not design.shared or problem.y.ndim == 3:
         return None
@@ -60,28 +83,30 @@ def fold_moments(problem: Problem) -> FoldMoments | None:
         return None
     x, y, intercept = design.x, problem.y, problem.network.intercept
     columns = varying_columns(x, intercept)
-    p, size = len(columns), len(columns) + y.shape[-1] + 1
+    size = len(columns) + y.shape[-1] + 1
     shift = torch.cat([x.mean(0)[columns], y.mean(0)]) if intercept else x.new_zeros(size - 1)
-    sums = x.new_zeros(2 * problem.n_folds, size, size)
+    folds = x.new_zeros(2 * problem.n_folds, size, size)
+    total, weights = x.new_zeros(size, size), x.new_zeros(len(x))
     for some in (cells[i : i + AT_ONCE] for i in range(0, len(cells), AT_ONCE)):
         own = torch.stack([second_moments(x, y, columns, shift, cell) for cell in some])
         factors = torch.stack([torch.cat([cell.train, cell.validation]) for cell in some])
-        sums.flatten(1).addmm_(factors.mT, own.flatten(1))
-    train, held = sums.split(problem.n_folds)
-    total = train[:, -1, -1].clone()
+        folds.flatten(1).addmm_(factors.mT, own.flatten(1))
+        total += own.sum(0)
+    for cell in cells:
+        weights[cell.rows] = cell.weights
+    sums = Sums(x, y, weights, columns, shift, total)
+    return _centred(sums, *folds.split(problem.n_folds), intercept), sums
+
+
+def _centred(sums: Sums, train: Tensor, held: Tensor, intercept: bool) -> FoldMoments:
+    """Sums of every fold about the overall mean -> moments about the means of its training rows."""
+    p, total = len(sums.columns), train[:, -1, -1].clone()
     mean = train[:, -1, :-1] / total[:, None] * intercept
     train, held = (_about(mean, moments) for moments in (train, held))
-    return FoldMoments(
-        columns,
-        total,
-        (mean + shift)[:, :p],
-        (mean + shift)[:, p:],
-        train[:, :p, :p].contiguous(),
-        train[:, p:, :p].contiguous(),
-        held[:, :p, :p].contiguous(),
-        held[:, p:, :p].contiguous(),
-        held[:, p:, p:].diagonal(dim1=-2, dim2=-1).sum(-1),
-    )
+    x, y = (mean + sums.shift).split([p, mean.shape[-1] - p], -1)
+    square = held[:, p:, p:].diagonal(dim1=-2, dim2=-1).sum(-1)
+    parts = (train[:, :p, :p], train[:, p:, :p], held[:, :p, :p], held[:, p:, :p])
+    return FoldMoments(sums.columns, total, x, y, *(part.contiguous() for part in parts), square)
 
 
 def varying_columns(x: Tensor, intercept: bool) -> Tensor:
@@ -108,8 +133,7 @@ def find_cells(train: Tensor, validation: Tensor) -> list[Cell] | None:
         rows = (code == pattern).nonzero()[:, 0]
         own = uses[:, rows]
         first = int((own[:, 0] > 0).nonzero()[0, 0])
-        weights = own[first] / own[first, 0]
-        factors = own[:, 0]
+        weights, factors = own[first], own[:, 0] / own[first, 0]
         if bool(((own - factors[:, None] * weights).abs() > SAME * own).any()):
             return None
         cells.append(Cell(rows, weights, factors[:n_folds], factors[n_folds:]))

@@ -92,11 +92,14 @@ class _Procedure:
                 raise
         if reason not in ENDED:
             reason = self.snapshots[-1].stop_reason
-        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason)
+        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
         centre = math.log(max(self.problem.curvature(), 1e-300))
-        scan = self._scan("scan", [centre + x for x in (GLOBAL_GRID if self.response.scans else COARSE_GRID)], 2.0)
+        if self.response.scans:
+            scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
+        else:
+            scan = self._scan_pilot([centre + x for x in COARSE_GRID])
         self.curvature = scan.curvature
         self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)

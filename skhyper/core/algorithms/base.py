@@ -43,6 +43,10 @@ class BestResponse(ABC):
     def take_folds(self, which: Tensor) -> "BestResponse":
         """The best response of some of the folds."""
 
+    def all_rows(self, problem: Problem) -> "BestResponse | None":
+        """The best response of the final fit, where what is prepared here serves it too; else None."""
+        return None
+
     @abstractmethod
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """The weights that minimise the inner problem of every fold.

@@ -43,7 +43,7 @@ class ClosedForm(Algorithm):
         if iteration_pays(problem):
             moments = fold_moments(problem)
             if moments is not None:
-                return IterativeResponse(problem, moments)
+                return IterativeResponse(problem, *moments)
         return ClosedFormResponse(problem, *normal_equations(problem))
 
 
