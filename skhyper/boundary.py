@@ -99,7 +99,7 @@ def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:
     weights = _check_sample_weight(sample_weight, np.empty((_num_samples(x), 0)), dtype=np.float64)
     if weights.min() < 0:
         raise ValueError(f"sample_weight must not be negative, got a minimum of {weights.min():g}.")
-    if not weights.any():
+    if not weights.any():  # newer scikit-learn has said so by now
         raise ValueError("sample_weight must have a positive entry, got zeros only.")
     return weights
 

@@ -91,6 +91,8 @@ class QuasiNewton(Proposals):
         Second derivative of the objective in log alpha, for the first step; 0 where it is not known.
     exponents : tuple of float, optional
         Bounds of the exponent, which stays as it is without.
+    first_step : float
+        Length of the first step where no curvature is known.
     """
 
     def __init__(
@@ -101,9 +103,10 @@ class QuasiNewton(Proposals):
         tol: float,
         curvature: float = 0.0,
         exponents: tuple[float, float] | None = None,
+        first_step: float = FIRST_STEP,
     ):
         self.objective, self.tol, self._start, self._curvature = objective, tol, start, curvature
-        self._moves = exponents is not None
+        self._moves, self._first_step = exponents is not None, first_step
         self._x = self._pack(start)
         self._lower = torch.full_like(self._x, -torch.inf)
         self._upper = -self._lower
@@ -145,6 +148,9 @@ class QuasiNewton(Proposals):
         return flat and slope < 0 and abs(float(gradient @ step)) <= -SHALLOWER * slope
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
+        if not bool(torch.isfinite(gradient).all()):
+            self.stop_reason = StopReason.NO_PROGRESS
+            return
         change = gradient - self._gradient
         if self._value < float("inf") and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
             self._pairs.append((step, change))
@@ -177,7 +183,7 @@ class QuasiNewton(Proposals):
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""
         if not self._pairs:
-            return g / self._metric if self._curvature > 0 else g * (FIRST_STEP / float(g.abs().max()))
+            return g / self._metric if self._curvature > 0 else g * (self._first_step / float(g.abs().max()))
         weights = []
         for s, y in reversed(self._pairs):
             weights.append((s @ g) / (s @ y))

@@ -21,12 +21,11 @@ from .problem import Problem
 MAX_NUMBERS = 2**25
 
 # A rough solution treats weights apart whose decay is this many times their curvature, in matrices of an order of at
-# least SMALL, with SWEEPS sweeps; a batch of more than LARGE_BATCH problems goes in PARTS parts of similar size.
+# least SMALL; a batch of more than LARGE_BATCH problems goes in PARTS parts of similar size.
 DWARFS = 100.0
 SMALL = 40
 PARTS = 3
 LARGE_BATCH = 8
-SWEEPS = 2
 
 # Rows per column below which the dual form is cheaper.
 DUAL = 0.4
@@ -127,7 +126,7 @@ class Primal(System):
         return solve_symmetric(matrix, r)
 
     def _solve_roughly(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
-        """Gauss-Seidel between the weights that matter, by factorisation, and those that are nearly zero, by division.
+        """The weights that matter by factorisation, as if the others were zero; those by division, given the former.
 
         Problems go in parts of similar size: the columns that matter are gathered into one small matrix each.
         """
@@ -138,23 +137,23 @@ class Primal(System):
             return self.solve(fold, a, r)
         out = torch.empty_like(r)
         for rows in counts.argsort().split(-(-len(counts) // PARTS) if len(counts) > LARGE_BATCH else len(counts)):
-            out[rows] = self._gauss_seidel(fold[rows], a[rows], r[rows], matter[rows], int(counts[rows].max()))
+            out[rows] = self._apart(fold[rows], a[rows], r[rows], matter[rows], int(counts[rows].max()))
         return out
 
-    def _gauss_seidel(self, fold: Tensor, a: Tensor, r: Tensor, matter: Tensor, size: int) -> Tensor:
+    def _apart(self, fold: Tensor, a: Tensor, r: Tensor, matter: Tensor, size: int) -> Tensor:
         columns = matter.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :size]
         gathered = self.gram[fold[:, None], columns]  # (B, size, p)
         block = gathered.take_along_dim(columns[:, None, :], -1)
         block.diagonal(dim1=-2, dim2=-1).add_(a.take_along_dim(columns, -1))
-        factor = torch.linalg.cholesky_ex(block)[0]
+        factor, info = torch.linalg.cholesky_ex(block)
         index = columns[..., None].expand(-1, -1, r.shape[-1])
+        inside = torch.cholesky_solve(r.take_along_dim(index, 1), factor)
         divisor = (a + self.gram.diagonal(dim1=-2, dim2=-1)[fold])[..., None]
-        rest = torch.zeros_like(r)
-        for _ in range(SWEEPS):
-            right = r.take_along_dim(index, 1) - gathered @ rest
-            inside = torch.cholesky_solve(right, factor)
-            rest = ((r - gathered.mT @ inside) / divisor).scatter(1, index, 0.0)
-        return rest.scatter(1, index, inside)
+        out = ((r - gathered.mT @ inside) / divisor).scatter(1, index, inside)
+        bad = info != 0
+        if bool(bad.any()):
+            out[bad] = self.solve(fold[bad], a[bad], r[bad])
+        return out
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,9 @@ def normal_equations(problem: Problem) -> tuple[System, Tensor, Moments]:
     weighted = c[..., None] * (y - y_mean[:, None])
     rhs = design.rmatvec(weighted) - x_mean[..., None] * weighted.sum(-2, keepdim=True)
     system: System
-    if isinstance(design, DenseDesign) and design.n_rows < DUAL * design.n_columns:
+    # The dual form divides by decays, so that every coefficient needs one.
+    decayed = bool((problem.decays.index[: network.n_coefficients] >= 0).all())
+    if isinstance(design, DenseDesign) and design.n_rows < DUAL * design.n_columns and decayed:
         system = Dual(_dual_rows(design, c, x_mean))
     else:
         system = Primal(design.gram(c) - total[..., None] * x_mean[..., :, None] * x_mean[..., None, :])

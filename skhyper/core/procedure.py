@@ -5,7 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
+FIRST_STEP = 0.25  # length of its first step,
 EXPONENT_TOL = 1e-3  # and the gradient to which it is
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
@@ -99,10 +100,19 @@ class _Procedure:
         if self.response.scans:
             scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
         else:
-            scan = self._scan_pilot([centre + x for x in COARSE_GRID])
+            scan = self._scan("scan of one fold", [centre + x for x in COARSE_GRID], 2.0, response=self._pilot)
+            scan = scan._replace(w=self._for_all_folds(scan.w))
         self.curvature = scan.curvature
         self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+
+    @cached_property
+    def _pilot(self) -> BestResponse:
+        """One fold, which finds the neighbourhood for all where evaluations are dear."""
+        return self.response.take_folds(torch.arange(self.problem.n_folds) < 1)
+
+    def _for_all_folds(self, w: Tensor) -> Tensor:
+        return w.expand(self.problem.n_folds, -1)
 
     def _family(self) -> None:
         if not self.plan.exponents or float(self.s2.min()) <= 1e-200:
@@ -124,9 +134,23 @@ class _Procedure:
         bounds = (exponents[-1], 2.0) if len(exponents) > 1 else None
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
-        objective = Objective(self.plan.log_scale, self.n)
-        proposals = QuasiNewton(hyper, objective, self.plan.bounds, EXPONENT_TOL, exponents=bounds)
-        self._run("family", proposals, objective, start.w, 2, FAMILY_STEP_TOL)
+        objective, s2 = Objective(self.plan.log_scale, self.n), self.s2[:1]
+        settings = {"bounds": self.plan.bounds, "tol": EXPONENT_TOL, "exponents": bounds, "first_step": FIRST_STEP}
+        tol = FAMILY_STEP_TOL
+        lead = run(
+            self._pilot,
+            QuasiNewton(hyper, objective, **settings),
+            objective,
+            s2,
+            self.journal,
+            stage="family, one fold",
+            w=start.w[:1],
+            tol=tol,
+        )
+        if lead.best is None or lead.stop_reason in ENDED:
+            raise OutOfBudget(lead.stop_reason)
+        found = lead.best.hyper
+        self._run("family", QuasiNewton(found, objective, **settings), objective, start.w, 2, tol)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -176,7 +200,15 @@ class _Procedure:
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
-    def _scan(self, stage: str, points: list[float], q: float, path: Tensor | None = None) -> Scan:
+    def _scan(
+        self,
+        stage: str,
+        points: list[float],
+        q: float,
+        path: Tensor | None = None,
+        response: BestResponse | None = None,
+    ) -> Scan:
+        response = response or self.response
         objective = Objective(self.plan.log_scale, self.n)
         grid = Grid(points, self.plan.bounds, q, path)
-        return scan(self.response, objective, self.s2, self.journal, stage, grid)
+        return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
     w: Tensor  # (K, n_weights), also the warm start of the next evaluation
     fold_losses: Tensor  # (K,)
     gradient: Hyper  # d outer / d hyperparameters
-    error: float  # relative residual of the adjoint equation; 0 where it is solved by factorisation
+    error: float  # relative residual of the adjoint equation
 
     @property
     def value(self) -> float:
