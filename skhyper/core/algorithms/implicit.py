@@ -65,6 +65,9 @@ class ImplicitResponse(BestResponse):
         numbers = self.problem.n_folds * max(self.layout.block_size**2, self.problem.train.shape[-1])
         return min(MAX_CANDIDATES, max(1, MAX_NUMBERS // numbers)) if self.dense else 1
 
+    def take_folds(self, which: Tensor) -> "ImplicitResponse":
+        return ImplicitResponse(self.problem.take_folds(which), self.algorithm)
+
     @cached_property
     def layout(self) -> Layout:
         """How the Hessian falls into blocks."""
@@ -112,7 +115,7 @@ class ImplicitResponse(BestResponse):
         v = self.layout.centre(v)
         if not self.dense:
             needed = torch.full(w.shape[:-1], tol, dtype=w.dtype)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), v, needed, self.algorithm.cg_max_iter)
+            found = conjugate_gradients(hessian.product, hessian.jacobi, v, needed, self.algorithm.cg_max_iter)
             return self.layout.centre(found.x), float(found.residual.max())
         factor = Factor(hessian)
         if not factor.positive.all():
