@@ -127,6 +127,15 @@ class Decays:
         log_a = _align(hyper.log_alpha, r) + (_align(hyper.exponent, r) / 2 - 1) * r.log()
         return log_a if hyper.offsets is None else log_a + _align_groups(hyper.offsets, r)
 
+    def restrict(self, n: int) -> "Decays":
+        """The decays of the first n weights."""
+        return Decays(self.index[:n], self.plain, self.eps)
+
+    def shared_by_outputs(self, n_outputs: int) -> bool:
+        """Whether all outputs of a feature have the same decay."""
+        rows = self.groups.unflatten(-1, (-1, n_outputs))
+        return bool((rows == rows[:, :1]).all())
+
     def penalty(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """P(w), whose gradient is a * w: (...,)."""
         r = self.relative(w, s2)

@@ -62,6 +62,10 @@ class Design(ABC):
     def squares(self, c: Tensor) -> Tensor:
         """The diagonals of `gram(c)`: (K, n) -> (K, p)."""
 
+    @abstractmethod
+    def take_folds(self, which: Tensor) -> "Design":
+        """The matrices of some of the folds."""
+
     def column_sums(self, c: Tensor) -> Tensor:
         """X_k' c_k: (K, n) -> (K, p)."""
         return self.rmatvec(c[..., None])[..., 0]
@@ -111,6 +115,9 @@ class DenseDesign(Design):
             lost = part.diagonal() <= CANCELLATION * whole.diagonal()
             parts.append(_weighted_gram(self.x, c_k) if lost.any() else part)
         return torch.stack(parts)
+
+    def take_folds(self, which: Tensor) -> "DenseDesign":
+        return self if self.shared else DenseDesign(self.x[which])
 
     def grams(self, c: Tensor) -> Tensor:
         n, p = self.x.shape[-2:]
@@ -178,6 +185,11 @@ class SparseDesign(Design):
 
     def rmatvec(self, u: Tensor) -> Tensor:
         return self._product(self._transposed, u)
+
+    def take_folds(self, which: Tensor) -> "SparseDesign":
+        if len(self.matrices) == 1:
+            return self
+        return SparseDesign([x for x, kept in zip(self.matrices, which.tolist(), strict=True) if kept])
 
     def gram(self, c: Tensor) -> Tensor:
         parts = []

@@ -69,6 +69,24 @@ class Problem:
         gradient = self.outer_loss.gradient(self.outputs(w), self.y)
         return self.network.pullback(weighted(self.validation / self.n_folds, gradient), self.design)
 
+    def loss_gradient(self, w: Tensor) -> Tensor:
+        """d (inner loss without penalty) / d w: (..., K, n_weights)."""
+        return self.network.pullback(self.train[..., None] * self.loss.gradient(self.outputs(w), self.y), self.design)
+
+    def curvature(self) -> float:
+        """Mean over folds and columns of sum_i train_i (x_ij - mean)^2: the unit of alpha."""
+        total = self.train.sum(-1, keepdim=True)
+        squares = self.design.squares(self.train)
+        if self.network.intercept:
+            squares = squares - self.design.column_sums(self.train) ** 2 / total
+        return float(squares.mean())
+
+    def take_folds(self, which: Tensor) -> Self:
+        """The problem of some of the folds."""
+        y = self.y if self.y.ndim == 2 else self.y[which]
+        design = self.design.take_folds(which)
+        return replace(self, design=design, y=y, train=self.train[which], validation=self.validation[which])
+
     def with_decays(self, decays: Decays) -> Self:
         """The same problem at another granularity."""
         return replace(self, decays=decays)

@@ -1,10 +1,10 @@
 """What a run leaves: states, evaluations, snapshots, and the reason why it stopped."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .decays import Hyper
@@ -29,7 +29,7 @@ class Evaluation(NamedTuple):
     w: Tensor  # (K, n_weights), also the warm start of the next evaluation
     fold_losses: Tensor  # (K,)
     gradient: Hyper  # d outer / d hyperparameters
-    error: float  # relative residual of the adjoint equation; 0 where it is solved by factorisation
+    error: float  # relative residual of the adjoint equation
 
     @property
     def value(self) -> float:
@@ -43,6 +43,7 @@ class Record(NamedTuple):
     stage: str
     iteration: int
     value: float
+    objective: float
     log_alpha: float
     exponent: float
     gradient_norm: float
@@ -55,23 +56,26 @@ class Snapshot:
     """A candidate that selection may choose: where a stage ended."""
 
     name: str
-    evaluation: Evaluation
-    scale: Tensor  # s^2 of each fold, (K,)
+    hyper: Hyper
+    w: Tensor  # (K, n_weights)
+    fold_losses: Tensor  # (K,)
     n_hyperparameters: int
     stop_reason: StopReason
-    n_iter: int
+    error: float
     seconds: float
+    mixture: tuple[float, ...] = ()  # of an average: the weights of the snapshots before it
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
     """All snapshots of a run (row 0 is the tuned global alpha), its history and its end."""
 
-    snapshots: list[Snapshot] = field(default_factory=list)
-    history: list[Record] = field(default_factory=list)
-    stop_reason: StopReason = StopReason.CONVERGED
+    snapshots: tuple[Snapshot, ...]
+    s2: Tensor  # (K,), the family's constant in each fold
+    history: tuple[Record, ...]
+    stop_reason: StopReason
 
     @property
-    def fold_losses(self) -> Sequence[Tensor]:
-        """Validation losses, one row a snapshot."""
-        return [s.evaluation.fold_losses for s in self.snapshots]
+    def losses(self) -> Tensor:
+        """Validation losses: (snapshots, K)."""
+        return torch.stack([s.fold_losses for s in self.snapshots])

@@ -29,6 +29,11 @@ class BestResponse(ABC):
 
     problem: Problem
 
+    @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many candidates are solved at once; 1 where memory is short."""
+
     @abstractmethod
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """The weights that minimise the inner problem of every fold.

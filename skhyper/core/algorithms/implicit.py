@@ -14,6 +14,9 @@ from skhyper.core.networks import Layers
 from skhyper.core.newton import Minimiser, Objective
 from skhyper.core.problem import Problem
 
+# Numbers in the batch of Hessians, or of rows, that is solved at once.
+MAX_NUMBERS = 2**20
+
 # Accuracy of the solutions that lead from equal decays to the family's.
 PATH_TOL = 1e-2
 # Blocks of the Hessian up to this size are factorised whatever a product with it costs.
@@ -52,6 +55,12 @@ class ImplicitResponse(BestResponse):
     """The best response that `Implicit` computes."""
 
     algorithm: Implicit
+
+    @property
+    def capacity(self) -> int:
+        """As many candidates as keep the batch small, where the Hessian is factorised; else one."""
+        numbers = self.problem.n_folds * max(self.layout.block_size**2, self.problem.train.shape[-1])
+        return max(1, MAX_NUMBERS // numbers) if self.dense else 1
 
     @cached_property
     def layout(self) -> Layout:

@@ -1,0 +1,1 @@
+"""Every promise and every table of skhyper, one command each: ``python -m benchmarks.NAME``."""

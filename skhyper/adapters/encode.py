@@ -1,0 +1,154 @@
+"""Arrays, labels and splits of a linear model -> a Problem, and tuned weights back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, from_numpy
+
+from ..boundary import (
+    Granularity,
+    Split,
+    make_decays,
+    make_design,
+    pad_columns,
+    row_sums,
+    to_numpy,
+    to_tensor,
+    with_column,
+)
+from ..core.networks import LinearNetwork
+from ..core.problem import Problem
+from .base import Adapter, Array, Solution
+
+
+@dataclass(frozen=True)
+class LinearEncoding:
+    """A problem, and the way back from its weights.
+
+    Parameters
+    ----------
+    problem : Problem
+    column : float or None
+        The value of the constant column that stands for a penalised intercept.
+    missing : dict of int to list
+        For each fold, classes without training rows; their validation rows do not count.
+    """
+
+    problem: Problem
+    column: float | None
+    missing: dict[int, list[Any]]
+
+    def solution(self, w: Tensor, n_iter: int = 0) -> Solution:
+        """Flat weights of one fold, (n_weights,), as arrays."""
+        coefficients, intercepts, constants = map(to_numpy, self.problem.network.split(w))
+        if self.column is not None:
+            intercepts = self.column * coefficients[-1]
+            coefficients = coefficients[:-1]
+        return Solution(coefficients, intercepts, constants, n_iter)
+
+
+def encode_linear(
+    adapter: Adapter,
+    estimator: Any,
+    x: Any,
+    y: Any,
+    splits: Sequence[Split] | None = None,
+    *,
+    granularity: Granularity,
+    sample_weight: Array | None = None,
+    scoring: str | None = None,
+    classes: NDArray[Any] | None = None,
+) -> LinearEncoding:
+    """The bilevel problem of a linear estimator.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        Of the estimator.
+    estimator : estimator
+        Its settings.
+    x : matrix of shape (n, p) that all folds share, or list of K
+        As `adapter.read` returned it.
+    y : array of shape (n,) or (n, T) that all folds share, or list of K
+        As `adapter.read` returned it.
+    splits : sequence of K Split, or None
+        None: one fold that trains on all rows, for the final fit.
+    granularity : Granularity
+    sample_weight : array of shape (n,), optional
+        Weighs inner and outer loss.
+    scoring : str, optional
+        The score whose differentiable twin is the outer loss.
+    classes : array, optional
+        Labels, of a classifier.
+
+    Raises
+    ------
+    ValueError
+        If a fold has no weight on its training or validation rows, or trains on a single class.
+    """
+    per_fold = isinstance(x, list)
+    matrices = pad_columns(x if per_fold else [x])
+    n_rows = matrices[0].shape[0]
+    everything = np.arange(n_rows)
+    splits = [Split(everything, everything)] if splits is None else splits
+    labels = y if isinstance(y, list) else [y] * len(splits)
+
+    train, validation, values, missing = [], [], [], {}
+    for k, (split, y_k) in enumerate(zip(splits, labels, strict=True)):
+        targets = adapter.targets(estimator, y_k, classes, split.train, sample_weight)
+        train.append(row_sums(n_rows, split.train, targets.rows))
+        values.append(targets.values)
+        counted = np.ones(n_rows) if sample_weight is None else sample_weight.copy()
+        if classes is not None and y_k.ndim == 1:
+            absent = _absent(y_k, train[-1], classes, k)
+            if len(absent):
+                missing[k] = absent.tolist()
+                counted[np.isin(y_k, absent)] = 0.0
+        validation.append(_normalised(row_sums(n_rows, split.validation, counted[split.validation]), k))
+        if not train[-1].any():
+            raise ValueError(f"sample_weight is zero on every training row of fold {k} of cv.")
+
+    column = adapter.column(estimator)
+    if column is not None:
+        matrices = [with_column(m, column) for m in matrices]
+    design = make_design(matrices if per_fold else matrices[0])
+    n_outputs = values[0].shape[1]
+    loss = adapter.loss(estimator, n_outputs)
+    intercept = bool(estimator.fit_intercept) and column is None
+    network = LinearNetwork(design.n_columns, n_outputs, intercept, loss.n_constants)
+    n_free = network.n_weights - network.n_coefficients
+    same = all(v is values[0] or np.array_equal(v, values[0]) for v in values)
+    problem = Problem(
+        design=design,
+        y=to_tensor(values[0]) if same else to_tensor(np.stack(values)),
+        train=from_numpy(np.stack(train)),
+        validation=from_numpy(np.stack(validation)),
+        network=network,
+        loss=loss,
+        outer_loss=adapter.outer(estimator, n_outputs, scoring),
+        decays=make_decays(granularity, design.n_columns - (column is not None), n_outputs, n_free, column is not None),
+    )
+    return LinearEncoding(problem, column, missing)
+
+
+def _absent(y: NDArray[Any], weights: Array, classes: NDArray[Any], k: int) -> NDArray[Any]:
+    present = np.isin(classes, y[weights > 0])
+    if present.sum() < 2:
+        raise ValueError(
+            f"The training rows of fold {k} of cv must hold at least 2 classes with positive sample_weight, got "
+            f"{classes[present].tolist()}."
+        )
+    return classes[~present]
+
+
+def _normalised(weights: Array, k: int) -> Array:
+    total = weights.sum()
+    if total <= 0:
+        raise ValueError(
+            f"Fold {k} of cv must have a validation row with a positive sample_weight and a class that its training "
+            "rows hold."
+        )
+    return weights / total

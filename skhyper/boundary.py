@@ -1,0 +1,257 @@
+"""The only door between arrays, frames, labels and weights on one side and tensors on the other.
+
+Shapes: n rows, p features, T outputs, K folds. What comes in is numpy or scipy; what goes out is float64 tensors, and
+back again. Row weights are (K, n): a fold sees its training rows through them, and no rows are copied.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.utils.validation import _check_sample_weight, _num_samples
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from .core.decays import Decays
+from .core.designs import DenseDesign, Design, SparseDesign
+
+# Products below this number of multiplications run on one thread: handing them out costs more than it gains.
+SMALL_WORK = 2e7
+
+# Sparse matrices with no more entries than this in all, zeros included, are handled faster as dense ones.
+SMALL_MATRIX = 2**21
+
+GRANULARITIES = ("global", "output", "feature", "weight")
+
+
+class Split(NamedTuple):
+    """The rows that a fold trains on, and those that it is judged by."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+@contextmanager
+def torch_session(work: float = np.inf) -> Iterator[None]:
+    """Float64, gradients on, the global generator untouched; one thread if `work` is small. All is put back.
+
+    Parameters
+    ----------
+    work : float
+        Multiplications in one product with X: K * n * p * min(n, p) for a factorisation.
+    """
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    limit = 1 if work < SMALL_WORK else None
+    with threadpool_limits(limit), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        try:
+            torch.set_default_dtype(torch.float64)
+            if limit is not None:
+                torch.set_num_threads(limit)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)
+
+
+def to_tensor(values: ArrayLike) -> Tensor:
+    """A float64 tensor; shares memory where the array is float64 and writeable already."""
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def to_numpy(values: Tensor) -> NDArray[np.float64]:
+    """A numpy array that owns its memory."""
+    return np.array(values.detach().cpu().numpy(), dtype=np.float64)
+
+
+def refuse_unreadable(**named: Any) -> None:
+    """Masked arrays and dates convert to floats without a word, and mean nothing there.
+
+    Raises
+    ------
+    TypeError
+        If an array is masked, or an array or a column of a frame holds dates or time differences.
+    """
+    for name, values in named.items():
+        if isinstance(values, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array; fill it or drop the masked rows, masks are not read.")
+        kinds = np.atleast_1d(np.array(getattr(values, "dtypes", getattr(values, "dtype", None)), dtype=object))
+        dated = [str(kind) for kind in kinds if str(kind).lower().startswith(("datetime", "timedelta", "date", "dura"))]
+        if dated:
+            raise TypeError(f"{name} holds dates ({dated[0]}); turn them into numbers before fitting.")
+
+
+def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:
+    """Sample weights as a float64 array of shape (n,), or None.
+
+    Raises
+    ------
+    ValueError
+        If the weights have the wrong length, are not finite, are negative or are all zero.
+    """
+    if sample_weight is None:
+        return None
+    refuse_unreadable(sample_weight=sample_weight)
+    weights = _check_sample_weight(sample_weight, np.empty((_num_samples(x), 0)), dtype=np.float64)
+    if weights.min() < 0:
+        raise ValueError(f"sample_weight must not be negative, got a minimum of {weights.min():g}.")
+    if not weights.any():  # newer scikit-learn has said so by now
+        raise ValueError("sample_weight must have a positive entry, got zeros only.")
+    return weights
+
+
+def check_splits(splits: Sequence[tuple[ArrayLike, ArrayLike]], n_rows: int) -> list[Split]:
+    """Index arrays of every fold; boolean masks become indices.
+
+    Raises
+    ------
+    ValueError
+        If there is no fold, or a fold has no training or no validation rows, or an index is out of range.
+    """
+    checked = []
+    for k, pair in enumerate(splits):
+        parts = []
+        for part, rows in zip(("training", "validation"), pair, strict=True):
+            index = np.asarray(rows)
+            index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+            if not len(index):
+                raise ValueError(f"cv must give every fold rows; fold {k} has no {part} rows.")
+            if index.min() < -n_rows or index.max() >= n_rows:
+                raise ValueError(f"cv gives indices in [{index.min()}, {index.max()}] but X has {n_rows} rows.")
+            parts.append(index % n_rows)
+        checked.append(Split(*parts))
+    if not checked:
+        raise ValueError("cv must give at least one fold, got none.")
+    return checked
+
+
+def pad_columns(matrices: Sequence[Any]) -> list[Any]:
+    """The matrices of all folds with as many columns as the widest, zeros on the right."""
+    width = max(m.shape[1] for m in matrices)
+    if any(sparse.issparse(m) for m in matrices):
+        rows = [sparse.csr_array(m, dtype=np.float64) for m in matrices]
+        return [sparse.csr_array((m.data, m.indices, m.indptr), shape=(m.shape[0], width)) for m in rows]
+    return [np.pad(m, ((0, 0), (0, width - m.shape[1]))) if m.shape[1] < width else m for m in matrices]
+
+
+def make_design(x: Any) -> Design:
+    """A Design from one matrix that all folds share, or from a list of one a fold (padded where they differ).
+
+    Parameters
+    ----------
+    x : ndarray or sparse matrix of shape (n, p), or a list of K such
+    """
+    matrices = pad_columns(x if isinstance(x, list) else [x])
+    if sparse.issparse(matrices[0]):
+        if sum(m.shape[0] * m.shape[1] for m in matrices) > SMALL_MATRIX:
+            return SparseDesign(matrices)
+        matrices = [m.toarray() for m in matrices]
+    return DenseDesign(to_tensor(np.stack(matrices) if isinstance(x, list) else matrices[0]))
+
+
+def with_column(x: Any, value: float) -> Any:
+    """The matrix with one more, constant column: an intercept that its estimator penalises."""
+    column = np.full((x.shape[0], 1), value, dtype=np.float64)
+    return sparse.hstack([x, column], format="csr") if sparse.issparse(x) else np.hstack([x, column])
+
+
+def row_sums(n_rows: int, index: NDArray[np.int64], weights: ArrayLike) -> NDArray[np.float64]:
+    """Row weights of one fold, shape (n,): weights are added up where a split repeats a row."""
+    return np.bincount(index, weights=np.broadcast_to(weights, index.shape), minlength=n_rows)
+
+
+def group_labels(decay_groups: Any, names: Sequence[str]) -> NDArray[np.object_]:
+    """The group of each feature, shape (p,).
+
+    Parameters
+    ----------
+    decay_groups : array-like of shape (p,) or mapping name -> group
+        In a mapping each feature must have an entry.
+    names : sequence of p feature names
+
+    Raises
+    ------
+    ValueError
+        If the length differs from the number of features, or a mapping's names differ from them.
+    """
+    if isinstance(decay_groups, Mapping):
+        missing = [name for name in names if name not in decay_groups]
+        unknown = [name for name in decay_groups if name not in set(names)]
+        if missing or unknown:
+            raise ValueError(
+                f"decay_groups must have one entry for each of the {len(names)} features; "
+                f"missing: {missing[:5]}, unknown: {unknown[:5]}."
+            )
+        return np.array([decay_groups[name] for name in names], dtype=object)
+    labels = np.array(list(decay_groups), dtype=object)
+    if labels.shape != (len(names),):
+        raise ValueError(
+            f"decay_groups must hold one group for each of the {len(names)} features that the final estimator sees, "
+            f"got shape {labels.shape}."
+        )
+    return labels
+
+
+class Granularity(NamedTuple):
+    """Which weights share a decay: a name of `GRANULARITIES`, or labels of the features' groups."""
+
+    name: str
+    labels: NDArray[np.object_] | None = None
+
+    def index(self, n_features: int, n_outputs: int) -> NDArray[np.int64]:
+        """The decay of each coefficient, feature-major: shape (n_features * n_outputs,)."""
+        features = np.repeat(np.arange(n_features), n_outputs)
+        outputs = np.tile(np.arange(n_outputs), n_features)
+        if self.labels is not None:
+            return self._positions(self.labels)[features]
+        maps = {
+            "global": np.zeros_like(features),
+            "output": outputs,
+            "feature": features,
+            "weight": np.arange(len(features)),
+        }
+        return maps[self.name]
+
+    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+        """What each decay is called: the keys of `alphas_`."""
+        if self.labels is not None:
+            return list(dict.fromkeys(self.labels))
+        keys: dict[str, list[Any]] = {
+            "global": ["all"],
+            "output": list(outputs),
+            "feature": list(features),
+            "weight": list(features) if len(outputs) == 1 else [(f, o) for f in features for o in outputs],
+        }
+        return keys[self.name]
+
+    @staticmethod
+    def _positions(labels: NDArray[np.object_]) -> NDArray[np.int64]:
+        order = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+        return np.array([order[label] for label in labels], dtype=np.int64)
+
+
+def make_decays(granularity: Granularity, n_features: int, n_outputs: int, n_free: int, column: bool) -> Decays:
+    """The index map of a linear network's flat weights.
+
+    Parameters
+    ----------
+    granularity : Granularity
+        Of the features without the constant column.
+    n_features, n_outputs : int
+        p and T.
+    n_free : int
+        Weights after the coefficients that carry no decay: intercepts and constants.
+    column : bool
+        Whether a constant column follows the features; its weights share a decay that stays at alpha.
+    """
+    index = granularity.index(n_features, n_outputs)
+    plain = None
+    if column:
+        n_groups = int(index.max()) + 1
+        index = np.concatenate([index, np.full(n_outputs, n_groups)])
+        plain = torch.arange(n_groups + 1) == n_groups
+    return Decays(torch.from_numpy(np.concatenate([index, np.full(n_free, -1)])), plain)

@@ -1,0 +1,175 @@
+"""Squared loss, linear network: the normal equations of all folds as one batch.
+
+Fixed decays are exact in one factorisation. The family's decays depend on the weights. Where a rough solution is
+enough, each step solves the ridge problem whose decays are frozen at the current weights (P is concave in w^2 for
+q <= 2, so that this majorises the inner problem and never goes up); where not, `Descent` takes Newton's steps.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..decays import Decays, Hyper
+from ..descent import VANISHED, Batch, Descent
+from ..linear_systems import Moments, System, normal_equations
+from ..losses import SquaredError
+from ..networks import Layers
+from ..problem import Problem
+from .base import Algorithm, BestResponse
+
+MAX_STEPS = 100
+ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good enough
+
+
+@dataclass(frozen=True)
+class ClosedForm(Algorithm):
+    """Exact best response for a squared loss."""
+
+    def bind(self, problem: Problem) -> "ClosedFormResponse":
+        """Form the normal equations of every fold once."""
+        if problem.loss != SquaredError():
+            raise ValueError(f"the closed form needs a squared loss, got {problem.loss}")
+        return ClosedFormResponse(problem, *normal_equations(problem))
+
+
+@dataclass(frozen=True)
+class ClosedFormResponse(BestResponse):
+    """Best response through the normal equations; `rhs` is X'C(y - mean), (K, p, T)."""
+
+    system: System
+    rhs: Tensor
+    moments: Moments
+
+    @property
+    def capacity(self) -> int:
+        """How many candidates are solved at once."""
+        return max(1, self.system.capacity // self.problem.n_folds)
+
+    def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
+        """One factorisation where decays are fixed, re-weighted steps where they depend on the weights."""
+        batch, shape = self._flatten(hyper, s2)
+        if bool((hyper.exponent == 2).all()):
+            flat = self._frozen(batch, self.rhs.new_ones(len(batch.fold), self._n_decayed))
+        else:
+            start = self.solve(Hyper(hyper.log_alpha, 2.0 + 0 * hyper.exponent, hyper.offsets), s2) if w is None else w
+            start = start[..., : self._n_decayed].expand(*shape, -1).flatten(0, -2)
+            flat = self._reweight(batch, start, tol)
+        coefficients = flat.reshape(*shape, *self.rhs.shape[-2:])
+        intercepts = self.moments.y - (self.moments.x[..., None] * coefficients).sum(-2)
+        return self._join(coefficients, intercepts)
+
+    def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
+        """H^-1 v by factorisation, refined once where that leaves too much; the intercepts are eliminated."""
+        batch, shape = self._flatten(hyper, s2)
+        layers = self.problem.network.split(v)
+        centred = layers.coefficients - self.moments.x[..., None] * layers.intercepts[..., None, :]
+        r, flat = centred.flatten(0, -3), w[..., : self._n_decayed].flatten(0, -2)
+        u = self._newton(batch, flat, r)
+        left = r - self._product(batch, flat, u)
+        if float(left.norm()) > tol * float(r.norm()):
+            u = u + self._newton(batch, flat, left)
+            left = r - self._product(batch, flat, u)
+        coefficients = u.reshape(*shape, *self.rhs.shape[-2:])
+        intercepts = layers.intercepts / self.moments.total - (self.moments.x[..., None] * coefficients).sum(-2)
+        error = float(left.norm()) / max(float(r.norm()), torch.finfo(r.dtype).tiny)
+        return self._join(coefficients, intercepts), error
+
+    @property
+    def _n_decayed(self) -> int:
+        return self.problem.network.n_coefficients
+
+    @cached_property
+    def _decays(self) -> Decays:
+        return self.problem.decays.restrict(self._n_decayed)
+
+    @cached_property
+    def _shared(self) -> bool:
+        return self._decays.shared_by_outputs(self.rhs.shape[-1])
+
+    def _join(self, coefficients: Tensor, intercepts: Tensor) -> Tensor:
+        return self.problem.network.join(Layers(coefficients, intercepts, intercepts[..., :0]))
+
+    def _flatten(self, hyper: Hyper, s2: Tensor) -> tuple[Batch, tuple[int, ...]]:
+        """Candidates x folds -> one flat batch, and the shape to restore."""
+        lead = hyper.log_alpha.shape
+        shape = (*lead, self.problem.n_folds)
+        fold = torch.arange(shape[-1]).expand(shape).flatten()
+        offsets = hyper.offsets
+        if offsets is not None:
+            offsets = offsets[..., None, :].expand(*shape, -1).flatten(0, -2)
+        scalars = (hyper.log_alpha, hyper.exponent)
+        log_alpha, exponent = (t[..., None].expand(shape).flatten() for t in scalars)
+        return Batch(fold, s2.expand(shape).flatten(), Hyper(log_alpha, exponent, offsets)), shape
+
+    def _decay(self, batch: Batch, w: Tensor) -> Tensor:
+        """Frozen decays at w: (B, p) where outputs share them, else (B, p, T)."""
+        return self._as_matrix(self._decays.spread(self._decays.log_decays(w, batch.hyper, batch.s2).exp()))
+
+    def _as_matrix(self, a: Tensor) -> Tensor:
+        """Flat weights (B, p * T) -> (B, p) where outputs share decays, else (B, p, T)."""
+        a = a.unflatten(-1, self.rhs.shape[-2:])
+        return a[..., 0] if self._shared else a
+
+    def _frozen(self, batch: Batch, w: Tensor, rough: bool = False) -> Tensor:
+        """The ridge solution with the decays frozen at w."""
+        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold], rough).flatten(-2)
+
+    def _reweight(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
+        """Rough: majorise-minimise, problems leave as they converge. Accurate: Newton's method."""
+        if tol <= ROUGH_TOL:
+            return Descent(self.system, self.rhs, self._decays, self._solve_bent, self._frozen)(batch, w, tol)
+        w = w.clone()
+        active = torch.arange(len(w))
+        for _ in range(MAX_STEPS):
+            part, old = batch.take(active), w[active]
+            new = self._frozen(part, old, rough=True)
+            w[active] = new
+            size = torch.maximum(new.norm(dim=-1), VANISHED * (part.s2 * w.shape[-1]).sqrt())
+            change = (new - old).norm(dim=-1) / size.clamp(min=torch.finfo(w.dtype).tiny)
+            active = active[change > tol]
+            if not len(active):
+                break
+        return w
+
+    def _newton(self, batch: Batch, w: Tensor, r: Tensor) -> Tensor:
+        """H^-1 r with the true Hessian of the inner problem at w: (B, p, T)."""
+        decays = self._decays
+        a = decays.log_decays(w, batch.hyper, batch.s2).exp()
+        return self._solve_bent(batch, w, a, decays.concavity(w, batch.hyper, batch.s2), r)
+
+    def _product(self, batch: Batch, w: Tensor, u: Tensor) -> Tensor:
+        """H u with the same Hessian: (B, p, T) -> (B, p, T)."""
+        decays, flat = self._decays, u.flatten(-2)
+        a, b = decays.log_decays(w, batch.hyper, batch.s2).exp(), decays.concavity(w, batch.hyper, batch.s2)
+        bend = decays.spread(b * decays.group_sums(w * flat)) * w
+        return self.system.matvec(batch.fold, u) + (decays.spread(a) * flat - bend).unflatten(-1, u.shape[-2:])
+
+    def _solve_bent(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
+        """(X'CX + diag(a) - sum_g b_g w_g w_g')^-1 r: (B, p, T)."""
+        decays = self._decays
+        if decays.single:
+            return self.system.solve(batch.fold, self._as_matrix(decays.spread(a - b * decays.group_sums(w**2))), r)
+        frozen = self._as_matrix(decays.spread(a))
+        u = self.system.solve(batch.fold, frozen, r)
+        if not bool(b.any()):
+            return u
+        # H = A - W B W', W = one column a decay: H^-1 r = u + A^-1 W (I - B W'A^-1 W)^-1 B W'u.
+        small = torch.eye(decays.n_groups, dtype=w.dtype) - b[..., None] * self._coupling(batch, frozen, w)
+        lift = torch.linalg.solve_ex(small, b * decays.group_sums(w * u.flatten(-2)))[0]
+        column = (decays.spread(lift) * w).unflatten(-1, self.rhs.shape[-2:])
+        return u + self.system.solve(batch.fold, frozen, column)
+
+    def _coupling(self, batch: Batch, a: Tensor, w: Tensor) -> Tensor:
+        """W' A^-1 W: (B, n_groups, n_groups)."""
+        decays, (p, n_outputs) = self._decays, self.rhs.shape[-2:]
+        w, group = w.unflatten(-1, (p, n_outputs)), decays.index.unflatten(-1, (p, n_outputs))
+        coupled = w.new_zeros(len(w), decays.n_groups, decays.n_groups)
+        inverse = self.system.inverse(batch.fold, a) if a.ndim == 2 else None
+        for t in range(n_outputs):
+            block = self.system.inverse(batch.fold, a[..., t]) if inverse is None else inverse
+            block = block * w[..., :, None, t] * w[..., None, :, t]
+            rows = w.new_zeros(len(w), decays.n_groups, p).index_add_(1, group[:, t], block)
+            coupled.index_add_(2, group[:, t], rows)
+        return coupled

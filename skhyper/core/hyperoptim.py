@@ -1,0 +1,161 @@
+"""Proposals: where to evaluate next. Each is asked (`propose`) and told (`observe`) in turn, and never evaluates.
+
+The objective that they lower is in a unit of its own, the same for all stages:
+
+    log outer + sum_g z_g^2 / (n tau^2)            for squared losses (n validation rows: (n/2) log loss is a NLL)
+    outer + sum_g z_g^2 / (2 n tau^2)              for negative log-likelihoods and other losses
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .decays import Hyper
+from .result import Evaluation, StopReason
+
+MEMORY = 20  # pairs that the quasi-Newton matrix remembers
+FIRST_STEP = 0.5  # length of the first step in log-decay units
+MAX_STEP = 3.0
+ARMIJO = 1e-4
+MAX_BACKTRACKS = 25
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The outer loss and the prior of the free offsets, in the unit that proposals lower.
+
+    `tau` is the prior's standard deviation in log-decay units, `n` the number of validation rows.
+    """
+
+    log_scale: bool
+    n: int
+    tau: float = 1.0
+
+    def value(self, outer: float, offsets: Tensor | None) -> float:
+        """The objective from the outer loss."""
+        data = math.log(max(outer, 1e-300)) if self.log_scale and outer == outer else outer
+        return data if offsets is None else data + self._weight * float((offsets**2).sum())
+
+    def gradient(self, evaluation: Evaluation) -> Hyper:
+        """The objective's gradient from the outer loss's."""
+        factor = 1 / evaluation.value if self.log_scale else 1.0
+        log_alpha, exponent, offsets = evaluation.gradient
+        if offsets is not None and evaluation.hyper.offsets is not None:
+            offsets = factor * offsets + 2 * self._weight * evaluation.hyper.offsets
+        return Hyper(factor * log_alpha, factor * exponent, offsets)
+
+    @property
+    def _weight(self) -> float:
+        return (1.0 if self.log_scale else 0.5) / (self.n * self.tau**2)
+
+
+class Proposals(ABC):
+    """A source of hyperparameters to evaluate."""
+
+    stop_reason: StopReason | None = None
+
+    @abstractmethod
+    def propose(self) -> Hyper | None:
+        """The next hyperparameters; None when there is nothing left to try, with `stop_reason` set."""
+
+    @abstractmethod
+    def observe(self, evaluation: Evaluation) -> None:
+        """What came of the last proposal; a loss that is not finite shortens the step."""
+
+
+class QuasiNewton(Proposals):
+    """Projected L-BFGS with backtracking over (log alpha, offsets) between bounds of log alpha.
+
+    Parameters
+    ----------
+    start : Hyper
+        Where to begin; the exponent stays as it is.
+    objective : Objective
+        The unit to lower.
+    bounds : tuple of float
+        Bounds of log alpha.
+    tol : float
+        The objective's projected gradient at which to stop, largest component.
+    curvature : float
+        Second derivative of the objective in log alpha, for the first step; 0 where it is not known.
+    """
+
+    def __init__(
+        self, start: Hyper, objective: Objective, bounds: tuple[float, float], tol: float, curvature: float = 0.0
+    ):
+        self.objective, self.tol, self._start, self._curvature = objective, tol, start, curvature
+        self._x = self._pack(start)
+        self._lower = torch.full_like(self._x, -torch.inf)
+        self._upper = -self._lower
+        self._lower[0], self._upper[0] = bounds
+        self._x = self._x.clamp(self._lower, self._upper)
+        self._trial, self._value, self._gradient = self._x, float("inf"), torch.zeros_like(self._x)
+        self._direction, self._length, self._backtracks = torch.zeros_like(self._x), 1.0, 0
+        self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
+
+    def propose(self) -> Hyper | None:
+        """The trial point of the current line search."""
+        return None if self.stop_reason else self._unpack(self._trial)
+
+    def observe(self, evaluation: Evaluation) -> None:
+        """Accept the trial point and turn, or shorten the step."""
+        value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
+        step = self._trial - self._x
+        expected = ARMIJO * float(self._gradient @ step)
+        if value <= self._value + min(expected, 0.0) + 1e-14 * abs(self._value):
+            self._accept(step, value, self._pack(self.objective.gradient(evaluation)))
+        elif self._backtracks >= MAX_BACKTRACKS:
+            self.stop_reason = StopReason.NO_PROGRESS
+        else:
+            self._backtracks += 1
+            self._length *= 0.3
+            self._trial = (self._x + self._length * self._direction).clamp(self._lower, self._upper)
+            if bool((self._trial == self._x).all()):
+                self.stop_reason = StopReason.NO_PROGRESS
+
+    def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
+        if not bool(torch.isfinite(gradient).all()):
+            self.stop_reason = StopReason.NO_PROGRESS
+            return
+        change = gradient - self._gradient
+        if self._value < float("inf") and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
+            self._pairs.append((step, change))
+        self._x, self._value, self._gradient = self._trial, value, gradient
+        blocked = ((self._x <= self._lower) & (gradient > 0)) | ((self._x >= self._upper) & (gradient < 0))
+        free = torch.where(blocked, 0.0, gradient)
+        if float(free.abs().max()) <= self.tol:
+            self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
+            return
+        direction = -torch.where(blocked, 0.0, self._multiply(free))
+        if float(direction @ free) >= 0:
+            self._pairs.clear()
+            direction = -self._multiply(free)
+        longest = float(direction.abs().max())
+        self._direction = direction * min(1.0, MAX_STEP / longest)
+        self._length, self._backtracks = 1.0, 0
+        self._trial = (self._x + self._direction).clamp(self._lower, self._upper)
+
+    def _multiply(self, g: Tensor) -> Tensor:
+        """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""
+        if not self._pairs:
+            return g / self._curvature if self._curvature > 0 else g * (FIRST_STEP / float(g.abs().max()))
+        weights = []
+        for s, y in reversed(self._pairs):
+            weights.append((s @ g) / (s @ y))
+            g = g - weights[-1] * y
+        s, y = self._pairs[-1]
+        g = g * (s @ y) / (y @ y)
+        for (s, y), weight in zip(self._pairs, reversed(weights), strict=True):
+            g = g + (weight - (y @ g) / (s @ y)) * s
+        return g
+
+    def _pack(self, hyper: Hyper) -> Tensor:
+        parts = [hyper.log_alpha.reshape(1)] + ([] if hyper.offsets is None else [hyper.offsets])
+        return torch.cat(parts)
+
+    def _unpack(self, x: Tensor) -> Hyper:
+        return Hyper(x[0], self._start.exponent, None if self._start.offsets is None else x[1:])

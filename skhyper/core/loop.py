@@ -1,0 +1,128 @@
+"""The one loop: ask for hyperparameters, evaluate, tell; with a budget, a history, and an orderly end."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .algorithms.base import BestResponse
+from .hyperoptim import Objective, Proposals
+from .result import Evaluation, Record, Snapshot, StopReason
+
+Observer = Callable[[Record], None]
+
+
+class OutOfBudget(Exception):
+    """Raised between evaluations; carries the reason."""
+
+    def __init__(self, reason: StopReason):
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass
+class Budget:
+    """What a run may spend, and what it has spent: `time_limit` in seconds, `max_iter` evaluations a stage."""
+
+    time_limit: float = float("inf")
+    max_iter: int = 200
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+    def check(self) -> None:
+        """Raise OutOfBudget when the time is up."""
+        if self.seconds > self.time_limit:
+            raise OutOfBudget(StopReason.TIME_LIMIT)
+
+
+@dataclass
+class Journal:
+    """The history of a run and the one who watches it."""
+
+    budget: Budget
+    observer: Observer | None = None
+    records: list[Record] = field(default_factory=list)
+
+    def evaluated(self, stage: str, evaluation: Evaluation, objective: float) -> None:
+        """Note an evaluation with its hypergradient."""
+        gradient = evaluation.gradient
+        parts = [gradient.log_alpha.reshape(1)] + ([] if gradient.offsets is None else [gradient.offsets])
+        point = (float(evaluation.hyper.log_alpha), float(evaluation.hyper.exponent))
+        self._write(stage, evaluation.value, objective, *point, float(torch.cat(parts).norm()), evaluation.error)
+
+    def scanned(self, stage: str, log_alpha: Tensor, losses: Tensor, objectives: Tensor, exponent: float) -> None:
+        """Note points of a scan, which have no hypergradient."""
+        for x, loss, objective in zip(log_alpha.tolist(), losses.tolist(), objectives.tolist(), strict=True):
+            self._write(stage, loss, objective, x, exponent, math.nan, 0.0)
+
+    def _write(
+        self, stage: str, value: float, objective: float, log_alpha: float, exponent: float, norm: float, error: float
+    ) -> None:
+        numbers = (value, objective, log_alpha, exponent, norm, error)
+        record = Record(stage, len(self.records), *numbers, self.budget.seconds)
+        self.records.append(record)
+        if self.observer is not None:
+            self.observer(record)
+        self.budget.check()
+
+
+@dataclass
+class Stage:
+    """What a stage has reached when it ends, in whatever way."""
+
+    best: Evaluation | None = None
+    value: float = float("inf")
+    n_iter: int = 0
+    stop_reason: StopReason = StopReason.MAX_ITER
+
+    def snapshot(self, name: str, n_hyperparameters: int, seconds: float) -> Snapshot:
+        """The best evaluation as a candidate for selection."""
+        if self.best is None:
+            raise FloatingPointError(f"{name}: {StopReason.DIVERGED.value}")
+        hyper, w, fold_losses, _, error = self.best
+        return Snapshot(name, hyper, w, fold_losses, n_hyperparameters, self.stop_reason, error, seconds)
+
+
+def run(
+    response: BestResponse,
+    proposals: Proposals,
+    objective: Objective,
+    s2: Tensor,
+    journal: Journal,
+    *,
+    stage: str,
+    w: Tensor | None,
+    tol: float,
+) -> Stage:
+    """Evaluate what is proposed until nothing is left, the budget is spent, or the user interrupts.
+
+    The best evaluation is returned in every case; an interruption before the first one is raised.
+    """
+    end = Stage()
+    try:
+        while end.n_iter < journal.budget.max_iter:
+            hyper = proposals.propose()
+            if hyper is None:
+                end.stop_reason = proposals.stop_reason or StopReason.CONVERGED
+                break
+            evaluation = response.evaluate(hyper, s2, w, tol)
+            value = objective.value(evaluation.value, hyper.offsets)
+            end.n_iter += 1
+            if value < end.value:
+                end.best, end.value, w = evaluation, value, evaluation.w
+            proposals.observe(evaluation)
+            journal.evaluated(stage, evaluation, value)
+    except OutOfBudget as stop:
+        end.stop_reason = stop.reason
+    except KeyboardInterrupt:
+        end.stop_reason = StopReason.INTERRUPTED
+        if end.best is None:
+            raise
+    return end

@@ -1,0 +1,98 @@
+"""Scans: outer losses along a grid of log alpha, as many points at once as fit."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .algorithms.base import BestResponse
+from .decays import Hyper
+from .hyperoptim import Objective
+from .loop import Journal, OutOfBudget
+
+PATIENCE = 4  # points behind the lowest after which a scan in parts ends
+TOL = 1e-2  # relative accuracy of the weights
+
+
+class Grid(NamedTuple):
+    """Where to look."""
+
+    points: list[float]  # descending and equally spaced; clipped to the bounds
+    bounds: tuple[float, float]
+    exponent: float
+    path: Tensor | None  # warm starts for the points, from a scan of another exponent
+
+
+class Scan(NamedTuple):
+    """Where the objective is lowest along the grid."""
+
+    log_alpha: Tensor  # vertex of the parabola through the lowest point and its neighbours
+    curvature: float  # of the objective there; 0 where it is not known
+    w: Tensor  # weights at the lowest point, (K, n_weights)
+    path: Tensor | None  # weights along the whole grid where they were solved at once, (points, K, n_weights)
+
+
+def scan(
+    response: BestResponse,
+    objective: Objective,
+    s2: Tensor,
+    journal: Journal,
+    stage: str,
+    grid: Grid,
+) -> Scan:
+    """Solve along the grid, then go on while the lowest point lies at an end.
+
+    Where there is no path to start from, each part starts from the weights of the part before it.
+    """
+    points, bounds, exponent, path = grid
+    step = points[0] - points[1]
+    todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
+    at_once = response.capacity >= len(todo)
+    start = path if path is not None and len(path) == len(todo) else None
+    log_alpha, values = s2.new_zeros(0), s2.new_zeros(0)
+    whole: Tensor | None = None
+    best = s2.new_zeros(0)
+    while len(todo):
+        part, todo = todo[: response.capacity], todo[response.capacity :]
+        w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
+        losses = response.problem.outer(w).nan_to_num(torch.inf, torch.inf)
+        new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
+        whole = w if at_once and whole is None else whole
+        if not len(values) or float(new.min()) < float(values.min()):
+            best = w[int(new.argmin())]
+        start = w[-1:]
+        order = torch.cat([log_alpha, part]).argsort(descending=True)
+        log_alpha, values = torch.cat([log_alpha, part])[order], torch.cat([values, new])[order]
+        try:
+            journal.scanned(stage, part, losses, new, exponent)
+        except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
+            break
+        lowest = int(values.argmin())
+        if len(todo) and len(values) - 1 - lowest > PATIENCE:
+            break
+        if not len(todo):
+            todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]
+    i = int(values.argmin())
+    vertex, curvature = _vertex(log_alpha, values, i)
+    return Scan(vertex, curvature, best, whole)
+
+
+def _beyond(log_alpha: Tensor, lowest: int, step: float, bounds: tuple[float, float]) -> Tensor:
+    """The next point where the lowest lies at an end that is no bound."""
+    if lowest == 0 and float(log_alpha[0]) < bounds[1]:
+        return (log_alpha[:1] + step).clamp(*bounds)
+    if lowest == len(log_alpha) - 1 and float(log_alpha[-1]) > bounds[0]:
+        return (log_alpha[-1:] - step).clamp(*bounds)
+    return log_alpha[:0]
+
+
+def _vertex(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, float]:
+    """The parabola through the lowest point and its neighbours: its vertex and its second derivative."""
+    if not 0 < i < len(x) - 1:
+        return x[i], 0.0
+    left, right = (y[i] - y[i - 1]) / (x[i] - x[i - 1]), (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+    curvature = 2 * (right - left) / (x[i + 1] - x[i - 1])
+    if not bool(torch.isfinite(curvature)) or float(curvature) <= 0:
+        return x[i], 0.0
+    slope = left + curvature * (x[i] - x[i - 1]) / 2
+    return (x[i] - slope / curvature).clamp(x[i + 1], x[i - 1]), float(curvature)
