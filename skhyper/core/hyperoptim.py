@@ -22,6 +22,9 @@ FIRST_STEP = 0.5  # length of the first step in log-decay units
 MAX_STEP = 3.0
 ARMIJO = 1e-4
 MAX_BACKTRACKS = 25
+MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
+ROUNDING = 1e-14  # relative error of the outer loss
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class Objective:
 
     def value(self, outer: float, offsets: Tensor | None) -> float:
         """The objective from the outer loss."""
-        data = math.log(max(outer, 1e-300)) if self.log_scale and outer == outer else outer
+        data = math.log(max(outer, TINY)) if self.log_scale and outer == outer else outer
         return data if offsets is None else data + self._weight * float((offsets**2).sum())
 
     def gradient(self, evaluation: Evaluation) -> Hyper:
         """The objective's gradient from the outer loss's."""
-        factor = 1 / evaluation.value if self.log_scale else 1.0
+        factor = 1 / max(evaluation.value, TINY) if self.log_scale else 1.0
         log_alpha, exponent, offsets = evaluation.gradient
         if offsets is not None and evaluation.hyper.offsets is not None:
             offsets = factor * offsets + 2 * self._weight * evaluation.hyper.offsets
@@ -95,6 +98,7 @@ class QuasiNewton(Proposals):
         self._x = self._x.clamp(self._lower, self._upper)
         self._trial, self._value, self._gradient = self._x, float("inf"), torch.zeros_like(self._x)
         self._direction, self._length, self._backtracks = torch.zeros_like(self._x), 1.0, 0
+        self._idle, self._least = 0, math.inf
         self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
 
     def propose(self) -> Hyper | None:
@@ -104,10 +108,14 @@ class QuasiNewton(Proposals):
     def observe(self, evaluation: Evaluation) -> None:
         """Accept the trial point and turn, or shorten the step."""
         value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
+        gradient = self._pack(self.objective.gradient(evaluation))
+        finite = math.isfinite(value) and bool(gradient.isfinite().all())
         step = self._trial - self._x
-        expected = ARMIJO * float(self._gradient @ step)
-        if value <= self._value + min(expected, 0.0) + 1e-14 * abs(self._value):
-            self._accept(step, value, self._pack(self.objective.gradient(evaluation)))
+        expected = min(ARMIJO * float(self._gradient @ step), 0.0)
+        if self._value == math.inf and not finite:
+            self.stop_reason = StopReason.DIVERGED
+        elif finite and value <= self._value + expected + self._rounding:
+            self._accept(step, value, gradient)
         elif self._backtracks >= MAX_BACKTRACKS:
             self.stop_reason = StopReason.NO_PROGRESS
         else:
@@ -118,17 +126,21 @@ class QuasiNewton(Proposals):
                 self.stop_reason = StopReason.NO_PROGRESS
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
-        if not bool(torch.isfinite(gradient).all()):
-            self.stop_reason = StopReason.NO_PROGRESS
-            return
         change = gradient - self._gradient
-        if self._value < float("inf") and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
+        idle = value >= self._value - self._rounding
+        if self._value < math.inf and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
             self._pairs.append((step, change))
         self._x, self._value, self._gradient = self._trial, value, gradient
         blocked = ((self._x <= self._lower) & (gradient > 0)) | ((self._x >= self._upper) & (gradient < 0))
         free = torch.where(blocked, 0.0, gradient)
-        if float(free.abs().max()) <= self.tol:
+        size = float(free.abs().max())
+        if size <= self.tol:
             self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
+            return
+        self._idle = self._idle + 1 if idle and size > self._least / 2 else 0
+        self._least = min(self._least, size)
+        if self._idle >= MAX_IDLE:
+            self.stop_reason = StopReason.NO_PROGRESS
             return
         direction = -torch.where(blocked, 0.0, self._multiply(free))
         if float(direction @ free) >= 0:
@@ -138,6 +150,11 @@ class QuasiNewton(Proposals):
         self._direction = direction * min(1.0, MAX_STEP / longest)
         self._length, self._backtracks = 1.0, 0
         self._trial = (self._x + self._direction).clamp(self._lower, self._upper)
+
+    @property
+    def _rounding(self) -> float:
+        # A logarithm has the relative rounding error of its argument.
+        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""

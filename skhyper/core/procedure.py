@@ -68,6 +68,7 @@ class _Procedure:
         self.n = int((self.problem.validation > 0).any(0).sum())
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
+        self.diverged = False
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -77,19 +78,26 @@ class _Procedure:
                 stage()
         except OutOfBudget as stop:
             reason = stop.reason
+        except FloatingPointError:
+            self.diverged = True
+            if not self.snapshots:
+                raise
         except KeyboardInterrupt:
             reason = StopReason.INTERRUPTED
             if not self.snapshots:
                 raise
         if reason not in ENDED:
-            reason = self.snapshots[-1].stop_reason
+            reason = StopReason.DIVERGED if self.diverged else self.snapshots[-1].stop_reason
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason)
 
     def _global(self) -> None:
         centre = math.log(max(self.problem.curvature(), 1e-300))
         scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
-        self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
-        self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+        try:
+            self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
+        finally:
+            if self.snapshots:
+                self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
     def _family(self) -> None:
         if not self.plan.exponents or float(self.s2.min()) <= 1e-200:
@@ -97,6 +105,7 @@ class _Procedure:
         centre = float(self.snapshots[0].hyper.log_alpha)
         path = None
         for q in (2.0, *self.plan.exponents):
+            self.journal.budget.check()
             scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
             path = scan.path
             if q < 2:
@@ -109,21 +118,22 @@ class _Procedure:
         for tau in self.plan.taus:
             name = f"free decays, tau = {tau:g}"
             end = self._descend_offsets(name, self.response, hyper, w, self.s2, tau)
-            losses = self._cross_fitted(name, end.hyper, end.w, tau)
-            self.snapshots.append(replace(end, fold_losses=losses))
+            if self.problem.n_folds > 1:
+                self._raise_if_ended(end)
+                end = replace(end, fold_losses=self._cross_fitted(name, end.hyper, end.w, tau))
+            self.snapshots.append(end)
+            self._raise_if_ended(end)
             hyper, w = end.hyper, end.w
 
     def _cross_fitted(self, name: str, hyper: Hyper, w: Tensor, tau: float) -> Tensor:
         """Each fold's loss under offsets that were fitted to the other folds: offsets memorise what they see."""
-        n_folds = self.problem.n_folds
-        if n_folds == 1:
-            return self.problem.fold_losses(w)
-        losses = []
+        n_folds, losses = self.problem.n_folds, []
         for k in range(n_folds):
             others = torch.arange(n_folds) != k
             response = self.algorithm.bind(self.problem.take_folds(others))
             start = hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
             end = self._descend_offsets(name, response, start, w[others], self.s2[others], tau)
+            self._raise_if_ended(end)
             refitted = self.response.solve(end.hyper, self.s2, w, STEP_TOL)
             losses.append(self.problem.fold_losses(refitted)[k])
         return torch.stack(losses)
@@ -143,7 +153,14 @@ class _Procedure:
         start = Hyper(scan.log_alpha, torch.tensor(q, dtype=torch.float64))
         proposals = QuasiNewton(start, objective, self.plan.bounds, tol, scan.curvature)
         end = run(self.response, proposals, objective, self.s2, self.journal, stage=name, w=scan.w, tol=accuracy)
+        if end.best is None and self.snapshots:
+            self.diverged = True
+            return
         self.snapshots.append(end.snapshot(name, count, self.journal.budget.seconds))
+        self._raise_if_ended(self.snapshots[-1])
+
+    def _raise_if_ended(self, end: Snapshot) -> None:
+        """Leave all stages where one was cut short."""
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 

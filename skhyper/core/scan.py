@@ -68,8 +68,8 @@ def scan(
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
             break
         lowest = int(values.argmin())
-        if len(todo) and len(values) - 1 - lowest > PATIENCE:
-            break
+        if len(values) - 1 - lowest > PATIENCE:
+            todo = todo[:0]
         if not len(todo):
             todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]
     i = int(values.argmin())
