@@ -23,12 +23,34 @@ MAX_NUMBERS = 2**27
 
 
 class Algorithm(BaseEstimator, ABC):
-    """A way to solve the inner problem and to differentiate through its solution."""
+    """A way to solve the inner problem and to differentiate through its solution.
+
+    See Also
+    --------
+    ClosedForm : For squared losses.
+    ImplicitDifferentiation : For any smooth loss.
+
+    Examples
+    --------
+    >>> from skhyper.algorithms import Algorithm, ClosedForm
+    >>> isinstance(ClosedForm(), Algorithm)
+    True
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
     def resolve(self, problem: Problem) -> CoreAlgorithm:
-        """The core's configuration for a problem.
+        """Give the core's configuration for a problem.
+
+        Parameters
+        ----------
+        problem : Problem
+            Of the core.
+
+        Returns
+        -------
+        algorithm : Algorithm
+            Of the core.
 
         Raises
         ------

@@ -53,19 +53,25 @@ def test_tensors_are_float64_and_share_memory_where_they_can():
     assert boundary.to_tensor(x).data_ptr() != x.ctypes.data
 
 
-def test_a_session_leaves_global_state_as_it_was():
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    torch.manual_seed(1)
-    expected = torch.rand(1)
-    torch.manual_seed(1)
-    with pytest.raises(RuntimeError, match="inside"), torch.no_grad(), boundary.torch_session(work=1.0):
+def failing_session():
+    with boundary.torch_session(work=1.0):
         assert torch.get_num_threads() == 1
         assert torch.get_default_dtype() == torch.float64
         assert torch.is_grad_enabled()
         torch.rand(1)
         raise RuntimeError("inside")
+
+
+def test_a_session_leaves_global_state_as_it_was():
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="inside"):
+            failing_session()
+        assert not torch.is_grad_enabled()
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
-    assert torch.is_grad_enabled()
     assert torch.rand(1) == expected
 
 

@@ -105,7 +105,7 @@ def encode_linear(
         if classes is not None and y_k.ndim == 1:
             absent = _absent(y_k, train[-1], classes, k)
             if len(absent):
-                missing[k] = list(absent)
+                missing[k] = absent.tolist()
                 counted[np.isin(y_k, absent)] = 0.0
         validation.append(_normalised(row_sums(n_rows, split.validation, counted[split.validation]), k))
         if not train[-1].any():

@@ -50,11 +50,11 @@ def conjugate_gradients(
             x = torch.where((negative & (rho == start) & positive)[..., None], p, x)
             positive, active = positive & ~negative, active & ~negative
         step = torch.where(active, rho / curvature, 0.0)[..., None]
-        x = x + step * p
-        r = r - step * hp
-        z = r / diagonal
+        x.addcmul_(step, p)
+        r.addcmul_(step, hp, value=-1)
+        torch.div(r, diagonal, out=z)
         previous, rho = rho, torch.where(active, (r * z).sum(-1), rho)
         active = active & (rho > tol**2 * start)
-        p = z + torch.where(active, rho / previous, 0.0)[..., None] * p
+        p.mul_(torch.where(active, rho / previous, 0.0)[..., None]).add_(z)
     residual = torch.where(start > 0, (rho / start).clamp(min=0).sqrt(), 0.0)
     return Solution(x, residual, positive)

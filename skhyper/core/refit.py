@@ -13,7 +13,7 @@ from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .problem import Problem
 from .result import Result, Snapshot
-from .selection import stacking_weights
+from .selection import confidence, stacking_weights
 from .zeros import exact_zeros
 
 AVERAGE = "average over exponents"
@@ -26,9 +26,10 @@ AVERAGE_TOL = 1e-6
 def average(problem: Problem, result: Result) -> Result:
     """The result with one more snapshot: the average of the others that predicts held-out rows best.
 
-    Its weights over snapshots minimise the squared error of the averaged held-out predictions (`stacking_weights`);
-    outputs of a linear network are linear in its weights, so that averaging one averages the other. The
-    hyperparameters it reports are those of its best member.
+    Its weights over snapshots minimise the squared error of the averaged held-out predictions (`stacking_weights`),
+    and are then drawn back to the tuned global alpha as far as the gain over it is not certain (`confidence`). Outputs
+    of a linear network are linear in its weights, so that averaging one averages the other. The hyperparameters it
+    reports are those of its best member.
     """
     members = [s for s in result.snapshots if bool(torch.isfinite(s.w).all())]
     held_out = problem.validation > 0
@@ -36,7 +37,11 @@ def average(problem: Problem, result: Result) -> Result:
     y = problem.y.expand(problem.n_folds, -1, -1)[held_out]
     predictions = torch.stack([problem.outputs(s.w)[held_out] for s in members])
     weights = stacking_weights(predictions.numpy(), y.numpy(), c.numpy())
-    w = torch.einsum("m,mkj->kj", torch.from_numpy(weights), torch.stack([s.w for s in members]))
+    stacked = torch.stack([s.w for s in members])
+    w = torch.einsum("m,mkj->kj", torch.from_numpy(weights), stacked)
+    weights *= confidence((members[0].fold_losses - problem.fold_losses(w)).numpy())
+    weights[0] += 1 - weights.sum()
+    w = torch.einsum("m,mkj->kj", torch.from_numpy(weights), stacked)
     used = [s for s, weight in zip(members, weights, strict=True) if weight > 0]
     best = min(used, key=lambda s: float(s.fold_losses.mean()))
     count = sum(s.n_hyperparameters for s in used) + len(used) - 1

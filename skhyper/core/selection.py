@@ -7,7 +7,10 @@ from scipy.optimize import nnls
 # development tasks (benchmarks/development.py); docs/theory has the table.
 STANDARD_ERRORS = 0.5
 
-PULL = 0.1  # of the weights of an average to equal weights; chosen on the same tasks
+# An average is drawn back to row 0 by this many standard errors of its gain over it, and its weights to equal ones by
+# PULL; chosen on the same tasks.
+DOUBT = 0.25
+PULL = 0.1
 HEAVY = 1e4  # weight of the equation sum v = 1 beside the data's
 
 
@@ -36,6 +39,25 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     gain = losses[0] - losses[best]
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
     return best if gain.mean() > standard_errors * error else 0
+
+
+def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:
+    """How far to leave row 0, between 0 and 1: the paired rule as a shrinkage.
+
+    Parameters
+    ----------
+    gain : ndarray of shape (folds,)
+        Loss of row 0 minus that of the candidate, fold by fold.
+    standard_errors : float
+        c.
+
+    Notes
+    -----
+    max(0, 1 - c std(d) / (sqrt(K) mean(d))): 0 where the gain is below c standard errors, 1 where it is certain.
+    """
+    mean = gain.mean()
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return float(max(0.0, 1 - standard_errors * error / mean)) if mean > 0 else 0.0
 
 
 def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = PULL) -> np.ndarray:

@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..adapters.registry import adapter_for
 from ..core.problem import Problem
 from ..core.refit import AVERAGE, average
 from ..core.result import Result
@@ -33,6 +34,7 @@ SHARED = (
 )
 # Attributes of a fitted search that are theirs, too.
 LEARNT = (
+    "alphas_",
     "exponent_",
     "shrinkage_",
     "n_hyperparameters_",
@@ -65,6 +67,13 @@ class AveragingSearch(HyperTrainingSearchCV):
         self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
         return result
 
+    def _choose(self, losses: NDArray[np.float64]) -> int:
+        """The average, which is drawn back to row 0 already; row 0 where nothing is left of it."""
+        weights = getattr(self, "exponent_weights_", None)
+        if weights is None:
+            return super()._choose(losses)
+        return len(losses) - 1 if weights[2.0] < 1 else 0
+
 
 class HyperTrainedLinear(BaseEstimator, ABC):
     """A linear model with tuned decays."""
@@ -79,11 +88,13 @@ class HyperTrainedLinear(BaseEstimator, ABC):
     }
 
     @abstractmethod
-    def _search(self, y: Any) -> HyperTrainingSearchCV:
+    def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
         """The search that fits this model to targets y."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Self:
         """Tune the decays and fit the coefficients to all rows.
 
         Parameters
@@ -94,16 +105,18 @@ class HyperTrainedLinear(BaseEstimator, ABC):
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, in training and in the loss of held-out rows.
+        groups : array-like of shape (n_samples,), default=None
+            Handed to the splitter.
 
         Returns
         -------
         self : estimator
             Fitted.
         """
-        search = self._search(y)
-        if _routing_enabled():
-            search.estimator.set_fit_request(sample_weight=True)
-        search.fit(X, y, **({} if sample_weight is None else {"sample_weight": sample_weight}))
+        given = {"sample_weight": sample_weight, "groups": groups}
+        with config_context(enable_metadata_routing=False):
+            search = self._search(y, sample_weight)
+            search.fit(X, y, **{name: value for name, value in given.items() if value is not None})
         for name in LEARNT:
             setattr(self, name, getattr(search, name))
         if hasattr(search, "feature_names_in_"):
@@ -112,8 +125,8 @@ class HyperTrainedLinear(BaseEstimator, ABC):
         self.coef_, self.intercept_ = model.coef_, model.intercept_
         decays = np.array(list(search.alphas_.values()))
         self.alpha_ = float(decays[0]) if self.granularity == "global" else decays
-        rows = search.cv_results_["params"]
-        self.family_alpha_, self.baseline_alpha_ = (float(next(iter(rows[i].values()))) for i in (self.best_index_, 0))
+        adapter, rows = adapter_for(model), search.cv_results_["params"]
+        self.family_alpha_, self.baseline_alpha_ = (adapter.alpha(*rows[i].values()) for i in (self.best_index_, 0))
         averaged = search.cv_results_["snapshot"][self.best_index_] == AVERAGE
         self.exponent_weights_ = search.exponent_weights_ if averaged else {self.exponent_: 1.0}
         self.total_time_ = search.total_time_

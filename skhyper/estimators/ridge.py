@@ -86,6 +86,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         Intercepts; 0.0 without.
     alpha_ : float or ndarray of shape (n_decays,)
         Decays in Ridge's unit; infinite where all weights of a decay are exactly zero.
+    alphas_ : dict
+        The same by name.
     baseline_alpha_ : float
         The tuned global alpha.
     family_alpha_ : float
@@ -211,7 +213,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _search(self, y: Any) -> HyperTrainingSearchCV:
+    def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
         averaged = self.average_exponents and isinstance(self.exponent, str) and self.scoring is None
         free = (
             self.granularity == "output" and isinstance(self.shrinkage, str) and np.ndim(y) == 2 and np.shape(y)[1] > 1

@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 
 class ColumnScaling(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -54,7 +54,7 @@ class ColumnScaling(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ValueError
             If `factors` has another length.
         """
-        X = validate_data(self, X, accept_sparse=True, dtype=None)
+        X = validate_data(self, X, accept_sparse=True, dtype=[np.float64, np.float32])
         if self.factors is not None and np.shape(self.factors) != (X.shape[1],):
             raise ValueError(
                 f"factors must hold {X.shape[1]} numbers, one a column, got shape {np.shape(self.factors)}."
@@ -74,6 +74,7 @@ class ColumnScaling(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         scaled : {ndarray, sparse matrix} of shape (n_samples, n_features)
             The columns times their factors.
         """
+        check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=True, dtype=[np.float64, np.float32], reset=False)
         if self.factors is None:
             return X

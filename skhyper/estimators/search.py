@@ -89,7 +89,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
     refit : bool, str or callable, default=True
         As GridSearchCV's.
     exponent : "auto", float or array-like of float, default="auto"
-        q, between 0.5 and 2. "auto" tries 1.5, 1 and 0.7; an array its values; a number fixes q.
+        The exponent q, between 0.5 and 2. "auto" tries 1.5, 1 and 0.7; an array its values; a number fixes q.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; "auto" and None fit none.
@@ -155,11 +155,11 @@ class HyperTrainingSearchCV(BaseSearchCV):
     --------
     >>> from sklearn.datasets import load_diabetes
     >>> from sklearn.linear_model import Ridge
-    >>> from skhyper.estimators.search import HyperTrainingSearchCV
+    >>> from skhyper import HyperTrainingSearchCV
     >>> X, y = load_diabetes(return_X_y=True)
     >>> search = HyperTrainingSearchCV(Ridge(), granularity="global").fit(X, y)
     >>> print(search.best_estimator_)
-    Ridge(alpha=np.float64(0.0...))
+    Ridge(alpha=0.000483...)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -345,11 +345,15 @@ class HyperTrainingSearchCV(BaseSearchCV):
         elif isinstance(self.shrinkage, Real) or (isinstance(self.exponent, Real) and not plan.taus):
             self.best_index_ = len(result.snapshots) - 1
         else:
-            self.best_index_ = choose(self._losses(job, task, result, plan, metric))
+            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric))
         if not callable(self.refit):
             means = self.cv_results_[f"mean_test_{metric}"]
             self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
         self.best_params_ = self.cv_results_["params"][self.best_index_]
+
+    def _choose(self, losses: NDArray[np.float64]) -> int:
+        """The paired rule."""
+        return choose(losses)
 
     def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
         """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.

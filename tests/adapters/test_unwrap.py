@@ -11,7 +11,7 @@ from sklearn.datasets import make_regression
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from skhyper.adapters import adapter_for
 from skhyper.adapters.task import align, make_target, make_task
@@ -61,12 +61,24 @@ def test_preprocessing_is_fitted_to_the_training_rows_alone():
     np.testing.assert_array_equal(fold.names, ["x0", "x1", "x2"])
 
 
+class Lenient(TransformerMixin, BaseEstimator):
+    """As a target encoder does, training rows come out otherwise than new ones."""
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        return X
+
+    def fit_transform(self, X, y=None):
+        return 2 * self.fit(X).transform(X)
+
+
 def test_training_rows_are_as_fit_transform_leaves_them():
-    frame = pd.DataFrame({"a": list("abcabcabcabc")})
-    fold = recorded(make_pipeline(TargetEncoder(cv=2, random_state=0), Ridge()), frame)
-    encoder = TargetEncoder(cv=2, random_state=0)
-    np.testing.assert_allclose(fold.x[SPLIT.train], encoder.fit_transform(frame.iloc[:8], Y[:8]))
-    np.testing.assert_allclose(fold.x[SPLIT.validation], encoder.transform(frame.iloc[SPLIT.validation]))
+    fold = recorded(make_pipeline(Lenient(), Ridge()))
+    np.testing.assert_array_equal(fold.x[SPLIT.train], 2 * X[SPLIT.train])
+    np.testing.assert_array_equal(fold.x[SPLIT.validation], X[SPLIT.validation])
 
 
 def test_targets_are_transformed_by_what_the_training_rows_taught():
@@ -102,7 +114,10 @@ def test_columns_that_differ_between_folds_are_aligned_by_name():
 def test_a_category_that_a_fold_lacks_is_a_column_of_zeros_there():
     frame = pd.DataFrame({"kind": list("aabbaabbaabc"), "size": np.arange(12.0)})
     one_hot = ColumnTransformer(
-        [("kind", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["kind"]), ("size", "passthrough", ["size"])]
+        [
+            ("kind", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["kind"]),
+            ("size", "passthrough", ["size"]),
+        ]
     )
     composite = make_pipeline(one_hot, Ridge())
     splits = [Split(np.arange(11), np.array([11])), Split(np.arange(2, 12), np.array([0, 1]))]
@@ -119,17 +134,8 @@ def test_a_category_that_a_fold_lacks_is_a_column_of_zeros_there():
     np.testing.assert_array_equal(final_estimator(task.fitted(1, w, 2.0, 1)).coef_, [1.0, 2.0, 4.0, 3.0])
 
 
-class Nameless(TransformerMixin, BaseEstimator):
-    def fit(self, X, y=None):
-        self.fitted_ = True
-        return self
-
-    def transform(self, X):
-        return np.asarray(X)
-
-
 def test_columns_without_names_are_counted():
-    assert recorded(make_pipeline(Nameless(), Ridge())).names.tolist() == ["x0", "x1", "x2"]
+    assert recorded(make_pipeline(Lenient(), Ridge())).names.tolist() == ["x0", "x1", "x2"]
 
 
 def test_sample_weight_goes_by_the_name_that_scikit_learn_gives_it():

@@ -41,6 +41,7 @@ def design_and_matrices(request):
 def test_a_design_knows_its_shape(design_and_matrices):
     design, _ = design_and_matrices
     assert (design.n_rows, design.n_columns) == (N, P)
+    assert N * P / 2 < design.n_stored <= N * P
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (2, 1)])

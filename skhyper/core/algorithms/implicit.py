@@ -9,7 +9,6 @@ from torch import Tensor
 from skhyper.core.algorithms.base import Algorithm, BestResponse
 from skhyper.core.cg import conjugate_gradients
 from skhyper.core.decays import Hyper
-from skhyper.core.designs import SparseDesign
 from skhyper.core.hessian import Factor, Hessian, Layout
 from skhyper.core.networks import Layers
 from skhyper.core.newton import Minimiser, Objective
@@ -20,6 +19,10 @@ MAX_NUMBERS = 2**20
 
 # Accuracy of the solutions that lead from equal decays to the family's.
 PATH_TOL = 1e-2
+# Blocks of the Hessian up to this size are factorised whatever a product with it costs.
+ALWAYS_DENSE = 64
+# Most entries of the second derivatives of all rows and folds that are held at once.
+MOST_ENTRIES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class Implicit(Algorithm):
 
     Parameters
     ----------
-    dense_limit, sparse_limit : int
-        Largest block of the Hessian that is factorised where X is dense or sparse; above, conjugate gradients take
-        products with it.
+    dense_limit : int
+        Largest block of the Hessian that is factorised; above, conjugate gradients take products with it.
+    dense_cost : float
+        Most operations for a factorised Hessian, in products with it.
     max_iter : int
         Most Newton steps.
     cg_max_iter : int
@@ -38,7 +42,7 @@ class Implicit(Algorithm):
     """
 
     dense_limit: int = 1500
-    sparse_limit: int = 300
+    dense_cost: float = 200.0
     max_iter: int = 200
     cg_max_iter: int = 1000
 
@@ -66,9 +70,13 @@ class ImplicitResponse(BestResponse):
     @cached_property
     def dense(self) -> bool:
         """Whether the Hessian is factorised."""
-        sparse = isinstance(self.problem.design, SparseDesign)
-        limit = self.algorithm.sparse_limit if sparse else self.algorithm.dense_limit
-        return self.layout.block_size <= limit
+        (_, n_outputs), size, design = self.layout.shape, self.layout.block_size, self.problem.design
+        blocks, grams = (n_outputs, n_outputs) if self.layout.split else (1, n_outputs * (n_outputs + 1) // 2)
+        stored = max(design.n_stored, 1)
+        operations = grams * 2 * stored * stored / design.n_rows + blocks * size**3 / 3
+        cheap = size <= ALWAYS_DENSE or operations <= self.algorithm.dense_cost * 4 * stored * n_outputs
+        by_row = 1 if self.layout.split else n_outputs**2
+        return size <= self.algorithm.dense_limit and cheap and self.problem.train.numel() * by_row <= MOST_ENTRIES
 
     def start(self) -> Tensor:
         """No coefficients, and the intercepts and constants that the loss suggests: (K, n_weights)."""
@@ -80,8 +88,7 @@ class ImplicitResponse(BestResponse):
 
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         minimise = Minimiser(self.layout, self.dense, self.algorithm.max_iter, self.algorithm.cg_max_iter)
-        leading = torch.broadcast_shapes(hyper.log_alpha.shape, hyper.exponent.shape)
-        folds = torch.Size([*leading, self.problem.n_folds])
+        folds = torch.Size([*(hyper.log_alpha + hyper.exponent).shape, self.problem.n_folds])
         if w is None:
             w = self.start().expand(*folds, -1)
             # Weights that vanish stay so where q < 1: come from equal decays, by way of the convex q = 1.
