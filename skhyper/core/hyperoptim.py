@@ -24,6 +24,9 @@ ARMIJO = 1e-4
 VALUE_ERROR = 1e-6  # of the objective: weights of limited accuracy leave as much in it
 SHALLOWER = 0.9  # slope at the end of a step, relative to its beginning, that is accepted where values say nothing
 MAX_BACKTRACKS = 25
+MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
+ROUNDING = 1e-14  # relative error of the outer loss
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Objective:
 
     def value(self, outer: float, offsets: Tensor | None) -> float:
         """The objective from the outer loss."""
-        data = math.log(max(outer, 1e-300)) if self.log_scale and outer == outer else outer
+        data = math.log(max(outer, TINY)) if self.log_scale and outer == outer else outer
         return data if offsets is None else data + self._weight * float((offsets**2).sum())
 
     def gradient(self, evaluation: Evaluation) -> Hyper:
         """The objective's gradient from the outer loss's."""
-        factor = 1 / evaluation.value if self.log_scale else 1.0
+        factor = 1 / max(evaluation.value, TINY) if self.log_scale else 1.0
         log_alpha, exponent, offsets = evaluation.gradient
         if offsets is not None and evaluation.hyper.offsets is not None:
             offsets = factor * offsets + 2 * self._weight * evaluation.hyper.offsets
@@ -117,6 +120,7 @@ class QuasiNewton(Proposals):
         self._x = self._x.clamp(self._lower, self._upper)
         self._trial, self._value, self._gradient = self._x, float("inf"), torch.zeros_like(self._x)
         self._direction, self._length, self._backtracks = torch.zeros_like(self._x), 1.0, 0
+        self._idle, self._least = 0, math.inf
         self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
 
     def propose(self) -> Hyper | None:
@@ -127,7 +131,10 @@ class QuasiNewton(Proposals):
         """Accept the trial point and turn, or shorten the step."""
         value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
         gradient = self._pack(self.objective.gradient(evaluation))
-        if self._lower_enough(value, gradient):
+        finite = math.isfinite(value) and bool(gradient.isfinite().all())
+        if self._value == math.inf and not finite:
+            self.stop_reason = StopReason.DIVERGED
+        elif finite and self._lower_enough(value, gradient):
             self._accept(self._trial - self._x, value, gradient)
         elif self._backtracks >= MAX_BACKTRACKS:
             self.stop_reason = StopReason.NO_PROGRESS
@@ -142,23 +149,27 @@ class QuasiNewton(Proposals):
         """Armijo's condition; where values are the same but for their error, slopes decide (Hager and Zhang, 2005)."""
         step = self._trial - self._x
         slope = float(self._gradient @ step)
-        if value <= self._value + min(ARMIJO * slope, 0.0) + 1e-14 * abs(self._value):
+        if value <= self._value + min(ARMIJO * slope, 0.0) + self._rounding:
             return True
         flat = value <= self._value + VALUE_ERROR * max(abs(self._value), 1.0)
         return flat and slope < 0 and abs(float(gradient @ step)) <= -SHALLOWER * slope
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
-        if not bool(torch.isfinite(gradient).all()):
-            self.stop_reason = StopReason.NO_PROGRESS
-            return
         change = gradient - self._gradient
-        if self._value < float("inf") and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
+        idle = value >= self._value - self._rounding
+        if self._value < math.inf and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
             self._pairs.append((step, change))
         self._x, self._value, self._gradient = self._trial, value, gradient
         blocked = ((self._x <= self._lower) & (gradient > 0)) | ((self._x >= self._upper) & (gradient < 0))
         free = torch.where(blocked, 0.0, gradient)
-        if float(free.abs().max()) <= self.tol:
+        size = float(free.abs().max())
+        if size <= self.tol:
             self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
+            return
+        self._idle = self._idle + 1 if idle and size > self._least / 2 else 0
+        self._least = min(self._least, size)
+        if self._idle >= MAX_IDLE:
+            self.stop_reason = StopReason.NO_PROGRESS
             return
         direction = -torch.where(blocked, 0.0, self._multiply(free))
         if float(direction @ free) >= 0:
@@ -179,6 +190,11 @@ class QuasiNewton(Proposals):
         elif self._curvature > 0:
             metric *= self._curvature
         return metric
+
+    @property
+    def _rounding(self) -> float:
+        # A logarithm has the relative rounding error of its argument.
+        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""
@@ -204,4 +220,6 @@ class QuasiNewton(Proposals):
 
     def _unpack(self, x: Tensor) -> Hyper:
         n = 1 + self._moves
-        return Hyper(x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:])
+        return Hyper(
+            x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:]
+        )

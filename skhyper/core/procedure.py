@@ -5,7 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ class _Procedure:
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
+        self.diverged = False
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -87,12 +88,16 @@ class _Procedure:
                 stage()
         except OutOfBudget as stop:
             reason = stop.reason
+        except FloatingPointError:
+            self.diverged = True
+            if not self.snapshots:
+                raise
         except KeyboardInterrupt:
             reason = StopReason.INTERRUPTED
             if not self.snapshots:
                 raise
         if reason not in ENDED:
-            reason = self.snapshots[-1].stop_reason
+            reason = StopReason.DIVERGED if self.diverged else self.snapshots[-1].stop_reason
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
@@ -103,8 +108,11 @@ class _Procedure:
             scan = self._scan("scan of one fold", [centre + x for x in COARSE_GRID], 2.0, response=self._pilot)
             scan = scan._replace(w=self._for_all_folds(scan.w))
         self.curvature = scan.curvature
-        self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
-        self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+        try:
+            self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
+        finally:
+            if self.snapshots:
+                self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
     @cached_property
     def _pilot(self) -> BestResponse:
@@ -123,6 +131,7 @@ class _Procedure:
         centre = float(self.snapshots[0].hyper.log_alpha)
         path = None
         for q in (2.0, *self.plan.exponents):
+            self.journal.budget.check()
             scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
             path = scan.path
             if q < 2:
@@ -135,22 +144,15 @@ class _Procedure:
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
         objective, s2 = Objective(self.plan.log_scale, self.n), self.s2[:1]
-        settings = {"bounds": self.plan.bounds, "tol": EXPONENT_TOL, "exponents": bounds, "first_step": FIRST_STEP}
-        tol = FAMILY_STEP_TOL
-        lead = run(
-            self._pilot,
-            QuasiNewton(hyper, objective, **settings),
-            objective,
-            s2,
-            self.journal,
-            stage="family, one fold",
-            w=start.w[:1],
-            tol=tol,
+        search = partial(
+            QuasiNewton, bounds=self.plan.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
         )
+        stage, tol = "family, one fold", FAMILY_STEP_TOL
+        pilot = search(hyper, objective)
+        lead = run(self._pilot, pilot, objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
         if lead.best is None or lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
-        found = lead.best.hyper
-        self._run("family", QuasiNewton(found, objective, **settings), objective, start.w, 2, tol)
+        self._run("family", search(lead.best.hyper, objective), objective, start.w, 2, tol)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -160,8 +162,10 @@ class _Procedure:
             name = f"free decays, tau = {tau:g}"
             end = self._descend_offsets(name, self.response, hyper, w, self.s2, tau)
             if self.plan.competes and self.problem.n_folds > 1:
+                self._raise_if_ended(end)
                 end = replace(end, fold_losses=self._cross_fitted(name, end, tau))
             self.snapshots.append(end)
+            self._raise_if_ended(end)
             hyper, w = end.hyper, end.w
 
     def _cross_fitted(self, name: str, end: Snapshot, tau: float) -> Tensor:
@@ -169,7 +173,9 @@ class _Procedure:
         losses, folds = [], torch.arange(self.problem.n_folds)
         for k in folds:
             others, own = self.response.take_folds(folds != k), self.response.take_folds(folds == k)
-            fitted = self._descend_offsets(name, others, end.hyper, end.w[folds != k], self.s2[folds != k], tau)
+            start = end.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
+            fitted = self._descend_offsets(name, others, start, end.w[folds != k], self.s2[folds != k], tau)
+            self._raise_if_ended(fitted)
             w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], STEP_TOL)
             losses.append(own.fold_losses(w))
         return torch.cat(losses)
@@ -196,7 +202,14 @@ class _Procedure:
     ) -> None:
         """One stage of the loop, and its snapshot."""
         end = run(self.response, proposals, objective, self.s2, self.journal, stage=name, w=w, tol=accuracy)
+        if end.best is None and self.snapshots:
+            self.diverged = True
+            return
         self.snapshots.append(end.snapshot(name, count, self.journal.budget.seconds))
+        self._raise_if_ended(self.snapshots[-1])
+
+    def _raise_if_ended(self, end: Snapshot) -> None:
+        """Leave all stages where one was cut short."""
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
