@@ -22,6 +22,7 @@ DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed sol
 FINE_DROP = 1e-10  # and of the fine one
 PINNED = 1e12  # decay of a group that is held at zero, in units of the data's curvature
 SLACK = 1e-7  # of the optimality condition, relative
+ROUNDING = 1e-12  # relative error of the loss's gradient
 RETURN = 0.1  # size of a group that comes back, in units of s
 SLACK = 1e-7  # relative, of the optimality conditions
 KICK = 1e-3  # length of the step with which groups are taken back, in units of s
@@ -35,23 +36,26 @@ def exact_zeros(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol
     plain = torch.zeros(fine.n_groups, dtype=torch.bool) if fine.plain is None else fine.plain
     offsets = torch.zeros(fine.n_groups, dtype=w.dtype) if hyper.offsets is None else hyper.offsets
     level = hyper.log_alpha.exp() * offsets.exp() * (s2 * fine.sizes.to(w)).sqrt()
+    # What a gradient is uncertain by: a condition finer than that cannot be checked.
+    uncertain = ROUNDING * problem.loss_gradient(torch.zeros_like(w)).abs().amax()
     pin = math.log(PINNED * problem.curvature()) - hyper.log_alpha
     support = plain | (fine.relative(w, s2) > DROP)[0]
+    start, returned = w, torch.zeros_like(support)  # a group comes back once: where rounding rules, it would for ever
     for _ in range(MAX_ROUNDS):
         # A group off the support has a plain, huge decay: it stays at the zero that it starts from.
         held = hyper._replace(offsets=torch.where(support, offsets, pin))
         on_support = problem.with_decays(replace(fine, plain=plain | ~support))
-        w = replace(response, problem=on_support).solve(held, s2, _keep(fine, support, w), tol)
+        w = replace(response, problem=on_support).solve(held, s2, _keep(fine, support, start), tol)
         kept = plain | (support & (fine.relative(w, s2) > FINE_DROP)[0])
         w = _keep(fine, kept, w)
         slope = problem.loss_gradient(w)
-        steep = fine.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK)
-        violated = ~kept & steep & (hyper.exponent == 1)
+        steep = fine.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK) + uncertain
+        violated = ~kept & steep & ~returned & (hyper.exponent == 1)
         if bool((kept == support).all()) and not bool(violated.any()):
             break
         back = fine.spread(violated.to(w)) * slope
-        w = w - back * (RETURN * s2.sqrt() / back.abs().max().clamp(min=torch.finfo(w.dtype).tiny))
-        support = kept | violated
+        start = w - back * (RETURN * s2.sqrt() / back.abs().max().clamp(min=torch.finfo(w.dtype).tiny))
+        support, returned = kept | violated, returned | violated
     return w
 
 
