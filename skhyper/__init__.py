@@ -8,12 +8,28 @@ True
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skhyper import adapters as adapters
+    from skhyper import algorithms as algorithms
+    from skhyper.estimators.logistic import HyperTrainedLogisticRegression as HyperTrainedLogisticRegression
+    from skhyper.estimators.ridge import HyperTrainedRidge as HyperTrainedRidge
+    from skhyper.estimators.ridge_classifier import HyperTrainedRidgeClassifier as HyperTrainedRidgeClassifier
+    from skhyper.estimators.search import HyperTrainingSearchCV as HyperTrainingSearchCV
 
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it, or that it is. For type checkers each name is also imported above, as in
 # "from skhyper.estimators.ridge import HyperTrainedRidge as HyperTrainedRidge" under "if TYPE_CHECKING:".
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "HyperTrainedLogisticRegression": "skhyper.estimators.logistic",
+    "HyperTrainedRidge": "skhyper.estimators.ridge",
+    "HyperTrainedRidgeClassifier": "skhyper.estimators.ridge_classifier",
+    "HyperTrainingSearchCV": "skhyper.estimators.search",
+    "adapters": "skhyper.adapters",
+    "algorithms": "skhyper.algorithms",
+}
 
 __all__ = list(_PUBLIC)
 

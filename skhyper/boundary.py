@@ -22,6 +22,9 @@ from .core.designs import DenseDesign, Design, SparseDesign
 # Products below this number of multiplications run on one thread: handing them out costs more than it gains.
 SMALL_WORK = 2e7
 
+# Sparse matrices with no more entries than this in all, zeros included, are handled faster as dense ones.
+SMALL_MATRIX = 2**21
+
 GRANULARITIES = ("global", "output", "feature", "weight")
 
 
@@ -76,7 +79,7 @@ def refuse_unreadable(**named: Any) -> None:
     for name, values in named.items():
         if isinstance(values, np.ma.MaskedArray):
             raise TypeError(f"{name} is a masked array; fill it or drop the masked rows, masks are not read.")
-        kinds = [getattr(values, "dtype", None), *getattr(values, "dtypes", [])]
+        kinds = np.atleast_1d(np.array(getattr(values, "dtypes", getattr(values, "dtype", None)), dtype=object))
         dated = [str(kind) for kind in kinds if str(kind).lower().startswith(("datetime", "timedelta", "date", "dura"))]
         if dated:
             raise TypeError(f"{name} holds dates ({dated[0]}); turn them into numbers before fitting.")
@@ -96,7 +99,7 @@ def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:
     weights = _check_sample_weight(sample_weight, np.empty((_num_samples(x), 0)), dtype=np.float64)
     if weights.min() < 0:
         raise ValueError(f"sample_weight must not be negative, got a minimum of {weights.min():g}.")
-    if not weights.any():
+    if not weights.any():  # newer scikit-learn has said so by now
         raise ValueError("sample_weight must have a positive entry, got zeros only.")
     return weights
 
@@ -144,7 +147,9 @@ def make_design(x: Any) -> Design:
     """
     matrices = pad_columns(x if isinstance(x, list) else [x])
     if sparse.issparse(matrices[0]):
-        return SparseDesign(matrices)
+        if sum(m.shape[0] * m.shape[1] for m in matrices) > SMALL_MATRIX:
+            return SparseDesign(matrices)
+        matrices = [m.toarray() for m in matrices]
     return DenseDesign(to_tensor(np.stack(matrices) if isinstance(x, list) else matrices[0]))
 
 

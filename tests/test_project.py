@@ -67,7 +67,9 @@ def documented_objects():
     """The public classes and functions, and the public methods that skhyper's own code defines."""
     for obj in public_classes_and_functions():
         yield f"{obj.__module__}.{obj.__qualname__}", False
-        for attribute, _ in inspect.getmembers(obj) if inspect.isclass(obj) else ():
+        for attribute, value in inspect.getmembers(obj) if inspect.isclass(obj) else ():
+            if not (callable(value) or isinstance(value, property)):
+                continue
             owner = next((c for c in obj.__mro__ if attribute in vars(c)), None)
             if not attribute.startswith("_") and owner is not None and owner.__module__.startswith("skhyper."):
                 yield f"{owner.__module__}.{owner.__qualname__}.{attribute}", True

@@ -42,7 +42,10 @@ class Solution(NamedTuple):
 
 
 class Adapter(ABC):
-    """An estimator class as an inner objective and back.
+    """One estimator class as an inner objective, and back.
+
+    A subclass says what the class's settings mean; `RegressorAdapter` and `ClassifierAdapter` (in the same module) know
+    about targets and labels already, so that often `check`, `loss` and `store` are all that is left to write.
 
     Attributes
     ----------
@@ -50,8 +53,28 @@ class Adapter(ABC):
         The constructor argument that holds the strength of the decay.
     reciprocal : bool
         Whether that argument is 1 / alpha.
-    twins : mapping of str to Loss
-        For scoring names, the loss that is their differentiable twin.
+    multi_output : bool
+        Whether y may have several columns.
+
+    See Also
+    --------
+    register : Lets an adapter serve an estimator class.
+
+    Examples
+    --------
+    A ridge regression whose author calls the decay `strength`:
+
+    >>> from sklearn.linear_model import Ridge
+    >>> from skhyper.adapters import RidgeAdapter, adapter_for, register
+    >>> class StrongRidge(Ridge):
+    ...     def __init__(self, strength=1.0, fit_intercept=True, solver="auto", positive=False):
+    ...         super().__init__(strength, fit_intercept=fit_intercept, solver=solver, positive=positive)
+    ...         self.strength = strength
+    >>> class StrongRidgeAdapter(RidgeAdapter):
+    ...     parameter = "strength"
+    >>> register(StrongRidge, StrongRidgeAdapter())
+    >>> adapter_for(StrongRidge()).parameter
+    'strength'
     """
 
     parameter: ClassVar[str] = "alpha"
@@ -59,64 +82,215 @@ class Adapter(ABC):
     multi_output: ClassVar[bool] = False
 
     def value(self, alpha: float) -> float:
-        """The estimator's hyperparameter for a decay."""
+        """Turn a decay into the estimator's hyperparameter.
+
+        Parameters
+        ----------
+        alpha : float
+            The core's decay, positive.
+
+        Returns
+        -------
+        value : float
+            What the estimator's constructor takes.
+        """
         return 1 / alpha if self.reciprocal else alpha
+
+    def alpha(self, value: float) -> float:
+        """Turn the estimator's hyperparameter into a decay.
+
+        Parameters
+        ----------
+        value : float
+            What the estimator's constructor takes, positive.
+
+        Returns
+        -------
+        alpha : float
+            The core's decay.
+        """
+        return 1 / value if self.reciprocal else value
 
     @abstractmethod
     def check(self, estimator: Any) -> None:
-        """Raise TypeError for a setting without a differentiable L2 objective: its name, its value, what to change."""
+        """Refuse settings that have no differentiable L2 objective.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+
+        Raises
+        ------
+        TypeError
+            With the setting's name, its value, and what to change.
+        """
 
     @abstractmethod
     def read(self, estimator: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        """Validate the training data; leaves n_features_in_ and feature_names_in_ on the estimator."""
+        """Validate training data as the estimator's own fit does.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Gets n_features_in_ and, where X has names, feature_names_in_.
+        x : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+
+        Returns
+        -------
+        x : {ndarray, csr matrix} of shape (n_samples, n_features)
+            Float data.
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Targets, or labels as they are.
+        """
 
     @abstractmethod
     def classes(self, estimator: Any, y: Any) -> NDArray[Any] | None:
-        """The class labels in y; None for a regressor."""
+        """Learn the class labels.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+        y : ndarray
+            All rows' labels.
+
+        Returns
+        -------
+        classes : ndarray or None
+            Sorted labels; None for a regressor.
+        """
 
     @abstractmethod
     def targets(
         self, estimator: Any, y: Any, classes: Any, train: NDArray[np.int64], sample_weight: Array | None
     ) -> Targets:
-        """The targets of a fold that trains on the rows `train` of y.
+        """Encode the targets of a fold, and the weights of its training rows.
 
         Parameters
         ----------
         estimator : estimator
-            Its settings.
-        y : array of shape (n,) or (n, T)
-            As `read` returned it.
-        classes : array or None
-            As `classes` returned it, for all rows.
-        train : array of int
-            Rows that the fold trains on; only they may influence its weights.
-        sample_weight : array of shape (n,) or None
+            With its settings.
+        y : ndarray of shape (n,) or (n, n_outputs)
+            As `read` returned it, all rows.
+        classes : ndarray or None
+            As `classes` returned it.
+        train : ndarray of int
+            Rows that the fold trains on; no other row may influence the weights.
+        sample_weight : ndarray of shape (n,) or None
+            Weights of all rows.
+
+        Returns
+        -------
+        targets : Targets
+            `values` of shape (n, T), and `rows`, the weights c_i of the training rows in the estimator's own unit: a
+            mean loss has rows that sum to one.
         """
 
     @abstractmethod
     def loss(self, estimator: Any, n_outputs: int) -> Loss:
-        """The inner loss."""
+        """Give the loss that the estimator minimises.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+        n_outputs : int
+            T.
+
+        Returns
+        -------
+        loss : Loss
+            Of the core.
+        """
 
     def own_outer(self, estimator: Any, n_outputs: int) -> Loss:
-        """The loss of held-out rows where the score has no differentiable twin."""
+        """Give the loss of held-out rows where the score has no differentiable twin.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+        n_outputs : int
+            T.
+
+        Returns
+        -------
+        loss : Loss
+            The estimator's own, unless overridden.
+        """
         return self.loss(estimator, n_outputs)
 
     def twins(self, estimator: Any, n_outputs: int) -> Mapping[str, Loss]:
-        """Scoring name -> the loss that is its differentiable twin."""
+        """Give the scores that have a differentiable twin.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+        n_outputs : int
+            T.
+
+        Returns
+        -------
+        twins : mapping of str to Loss
+            Scoring name -> loss, which ranks models as the score does.
+        """
         return {}
 
     def outer(self, estimator: Any, n_outputs: int, scoring: str | None) -> Loss:
-        """The outer loss for a score."""
+        """Choose the outer loss for a score.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+        n_outputs : int
+            T.
+        scoring : str or None
+            Name of the score that decides, if it has one.
+
+        Returns
+        -------
+        loss : Loss
+            The twin, or the estimator's own.
+        """
         twin = self.twins(estimator, n_outputs).get(scoring or "")
         return self.own_outer(estimator, n_outputs) if twin is None else twin
 
     def column(self, estimator: Any) -> float | None:
-        """The constant column of an intercept that the estimator penalises; None elsewhere."""
+        """Give the constant column of an intercept that the estimator penalises.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+
+        Returns
+        -------
+        value : float or None
+            The column's value; None where the intercept carries no decay.
+        """
         return None
 
     @abstractmethod
     def store(self, estimator: Any, solution: Solution, x: Any, y: Any, classes: Any) -> None:
-        """Set the attributes that the estimator's own fit sets, on the data that it would have been fitted to."""
+        """Set the attributes that the estimator's own fit sets.
+
+        Parameters
+        ----------
+        estimator : estimator
+            As `read` left it.
+        solution : Solution
+            Coefficients (p, T), intercepts (T,), constants (C,) and n_iter.
+        x, y : ndarray
+            What the estimator would have been fitted to.
+        classes : ndarray or None
+            As `classes` returned it.
+        """
 
 
 class RegressorAdapter(Adapter):
@@ -165,9 +339,8 @@ class ClassifierAdapter(Adapter):
     def classes(self, estimator: Any, y: Any) -> NDArray[Any]:
         classes = np.unique(y) if y.ndim == 1 else np.arange(y.shape[1])
         if len(classes) < 2:
-            raise ValueError(
-                f"{type(estimator).__name__} needs samples of at least 2 classes in y, got one class: {classes[0]!r}."
-            )
+            name, label = type(estimator).__name__, classes.tolist()[0]
+            raise ValueError(f"{name} needs samples of at least 2 classes in y, got one class: {label!r}.")
         return classes
 
 

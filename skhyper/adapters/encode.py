@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
-from ..boundary import Granularity, Split, make_decays, make_design, pad_columns, row_sums, to_numpy, to_tensor, with_column
+from ..boundary import (
+    Granularity,
+    Split,
+    make_decays,
+    make_design,
+    pad_columns,
+    row_sums,
+    to_numpy,
+    to_tensor,
+    with_column,
+)
 from ..core.networks import LinearNetwork
 from ..core.problem import Problem
 from .base import Adapter, Array, Solution
@@ -47,7 +57,7 @@ def encode_linear(
     y: Any,
     splits: Sequence[Split] | None = None,
     *,
-    granularity: Granularity = Granularity("global"),
+    granularity: Granularity,
     sample_weight: Array | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,
@@ -95,7 +105,7 @@ def encode_linear(
         if classes is not None and y_k.ndim == 1:
             absent = _absent(y_k, train[-1], classes, k)
             if len(absent):
-                missing[k] = list(absent)
+                missing[k] = absent.tolist()
                 counted[np.isin(y_k, absent)] = 0.0
         validation.append(_normalised(row_sums(n_rows, split.validation, counted[split.validation]), k))
         if not train[-1].any():

@@ -46,6 +46,7 @@ def register(estimator_class: type, adapter: Adapter) -> None:
     estimator_class : type
         A scikit-learn estimator class. The nearest registered class of an estimator's MRO serves it.
     adapter : Adapter
+        What it knows about the class.
 
     Raises
     ------
@@ -68,17 +69,46 @@ def register(estimator_class: type, adapter: Adapter) -> None:
 
 
 def supported() -> list[str]:
-    """Names of the estimator classes that have an adapter."""
+    """List the estimator classes that have an adapter.
+
+    Returns
+    -------
+    names : list of str
+        Class names.
+
+    Examples
+    --------
+    >>> from skhyper.adapters import supported
+    >>> "Ridge" in supported()
+    True
+    """
     return [cls.__name__ for cls in _ADAPTERS]
 
 
 def adapter_for(estimator: Any) -> Adapter:
-    """The adapter of an estimator, its settings checked.
+    """Find the adapter of an estimator and check the estimator's settings.
+
+    Parameters
+    ----------
+    estimator : estimator
+        No Pipeline: what is inside.
+
+    Returns
+    -------
+    adapter : Adapter
+        That of the nearest registered class of its MRO.
 
     Raises
     ------
     TypeError
         If no class of its MRO has an adapter, or one of its settings has no differentiable L2 objective.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skhyper.adapters import adapter_for
+    >>> adapter_for(LogisticRegression()).value(alpha=4.0)
+    0.25
     """
     for cls in type(estimator).__mro__:
         if cls in _ADAPTERS:

@@ -1,4 +1,4 @@
-"""SGDRegressor and SGDClassifier with smooth losses: (1/n) sum_i s_i l_i + alpha/2 |w|^2, n rows whatever their weights.
+"""SGDRegressor and SGDClassifier with smooth losses: (1/n) sum_i s_i l_i + alpha/2 |w|^2 with n rows.
 
 The settings of the descent (learning rate, averaging, early stopping) do not change what it descends to; they are not
 read.

@@ -73,9 +73,7 @@ class LinearSVRAdapter(LinearSVMAdapter, RegressorAdapter):
         estimator.n_iter_ = solution.n_iter
 
 
-def one_vs_rest(
-    values: Array, rows: Array, by_class: Array, labels: NDArray[Any], classes: NDArray[Any]
-) -> Targets:
+def one_vs_rest(values: Array, rows: Array, by_class: Array, labels: NDArray[Any], classes: NDArray[Any]) -> Targets:
     """+-1 targets whose class weights act as liblinear and SGD have it.
 
     Two classes: on the rows of both. More: on the positive rows of each output alone, as |y|.

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import _num_samples
 
 from ..boundary import Split
 from .base import Adapter
@@ -75,9 +76,6 @@ def weight_name(leaf: Leaf) -> str | None:
     """The name under which fit's parameters carry the final estimator's sample_weight; None if they cannot."""
     if not _routing_enabled():
         return "__".join((*leaf.steps, "sample_weight"))
-    if not leaf.path:
-        requested = get_routing_for_object(leaf.estimator).fit.requests.get("sample_weight")
-        return requested if isinstance(requested, str) else "sample_weight" if requested else None
     requested = get_routing_for_object(leaf.estimator).fit.requests.get("sample_weight")
     if requested is True:
         return "sample_weight"
@@ -205,15 +203,17 @@ def record_fold(
         fitted, x_train, y_train = fit_around(leaf, composite, x, y, params)
         shell = clone(leaf.estimator)
         x_train, y_train = adapter.read(shell, x_train, y_train)
+        fitted = put_final(fitted, shell)
         return FoldData(fitted, shell, x_train, y_train, feature_names(fitted, shell, x_train.shape[1]))
     part = [_safe_indexing(values, split.train) for values in (x, y)]
     fitted, x_train, y_train = fit_around(leaf, composite, *part, params)
     shell = clone(leaf.estimator)
     x_train, y_train = adapter.read(shell, x_train, y_train)
+    fitted = put_final(fitted, shell)
     x_held = transform_features(fitted, _safe_indexing(x, split.validation))
     y_held = transform_target(fitted, _safe_indexing(y, split.validation))
     x_held, y_held = adapter.read(clone(leaf.estimator), x_held, y_held)
-    n_rows = _n_rows(x)
+    n_rows = _num_samples(x)
     return FoldData(
         fitted,
         shell,
@@ -221,10 +221,6 @@ def record_fold(
         _scatter_target(n_rows, split, y_held, y_train),
         feature_names(fitted, shell, x_train.shape[1]),
     )
-
-
-def _n_rows(x: Any) -> int:
-    return x.shape[0] if hasattr(x, "shape") else len(x)
 
 
 def _scatter_matrix(n_rows: int, split: Split, held: Any, train: Any) -> Any:

@@ -115,7 +115,7 @@ class Decays:
         m = self.group_sums(w**2)
         if not self.single:
             m = m / self.sizes.to(w)
-        ratio = m / s2[..., None].clamp(min=torch.finfo(w.dtype).tiny) + self.eps
+        ratio = m / _positive(s2)[..., None] + self.eps
         return ratio if self.plain is None else torch.where(self.plain, 1.0, ratio)
 
     def log_decays(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
@@ -157,9 +157,14 @@ class Decays:
 
     def concavity_at(self, r: Tensor, a: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """b_g from r = `relative` and the decays a (..., n_groups): (..., n_groups)."""
-        unit = (self.sizes.to(r) * s2[..., None]).clamp(min=torch.finfo(r.dtype).tiny)
+        unit = self.sizes.to(r) * _positive(s2)[..., None]
         b = (2 - _align(hyper.exponent, r)) * a / (r * unit)
         return b if self.plain is None else torch.where(self.plain, 0.0, b)
+
+
+def _positive(s2: Tensor) -> Tensor:
+    """s^2, kept from zero for folds whose weights are all zero."""
+    return s2.clamp(min=torch.finfo(s2.dtype).tiny ** 0.5)
 
 
 def _align(h: Tensor, like: Tensor) -> Tensor:

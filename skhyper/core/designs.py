@@ -23,8 +23,20 @@ BLOCK = 1 << 22
 class Design(ABC):
     """The matrices X_1 ... X_K of a problem, known only through their products."""
 
-    n_rows: int
-    n_columns: int
+    @property
+    @abstractmethod
+    def n_rows(self) -> int:
+        """Number of rows, n."""
+
+    @property
+    @abstractmethod
+    def n_columns(self) -> int:
+        """Number of columns, p."""
+
+    @property
+    @abstractmethod
+    def n_stored(self) -> int:
+        """Entries of a fold's matrix that are stored."""
 
     @abstractmethod
     def matvec(self, v: Tensor) -> Tensor:
@@ -67,13 +79,15 @@ class DenseDesign(Design):
 
     @property
     def n_rows(self) -> int:
-        """Number of rows, n."""
         return self.x.shape[-2]
 
     @property
     def n_columns(self) -> int:
-        """Number of columns, p."""
         return self.x.shape[-1]
+
+    @property
+    def n_stored(self) -> int:
+        return self.n_rows * self.n_columns
 
     @property
     def shared(self) -> bool:
@@ -113,7 +127,7 @@ class DenseDesign(Design):
             for rows in _blocks(n, columns.shape[1] * p):
                 x = self.x[rows]
                 out.addmm_(x.mT, (columns[rows, :, None] * x[:, None, :]).flatten(1))
-            return out.unflatten(1, (*c.shape[:-2], c.shape[-1], p)).movedim(0, -2)
+            return out.reshape(p, *c.shape[:-2], c.shape[-1], p).movedim(0, -2)
         weights = c.mT[..., None]  # (..., K, T, n, 1)
         total = self.x.new_zeros(*weights.shape[:-2], p, p)
         for rows in _blocks(n, c[..., 0, :].numel() * p):
@@ -139,13 +153,15 @@ class SparseDesign(Design):
 
     @property
     def n_rows(self) -> int:
-        """Number of rows, n."""
         return int(self.matrices[0].shape[0])
 
     @property
     def n_columns(self) -> int:
-        """Number of columns, p."""
         return int(self.matrices[0].shape[1])
+
+    @property
+    def n_stored(self) -> int:
+        return max(int(x.nnz) for x in self.matrices)
 
     @cached_property
     def _transposed(self) -> list[Any]:

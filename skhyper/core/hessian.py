@@ -6,6 +6,7 @@ J maps weights to outputs, l'' is the loss's Hessian of a row. With a loss that 
 falls into one block for each output; groups of decays that span outputs are then added by Woodbury's identity.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,7 +69,7 @@ class Layout:
         if not self.problem.loss.shift_invariant:
             return torch.zeros(0, dtype=torch.int64)
         n_inputs, n_outputs = self.shape
-        index = self.problem.decays.index[: n_inputs * n_outputs].unflatten(0, self.shape)
+        index = torch.unflatten(self.problem.decays.index[: n_inputs * n_outputs], 0, self.shape)
         return (index < 0).all(-1).nonzero()[:, 0]
 
     def centre(self, v: Tensor) -> Tensor:
@@ -77,14 +78,14 @@ class Layout:
             return v
         n_inputs, n_outputs = self.shape
         v = v.clone()
-        inputs = v[..., : n_inputs * n_outputs].unflatten(-1, self.shape)
+        inputs = torch.unflatten(v[..., : n_inputs * n_outputs], -1, self.shape)
         free = inputs[..., self.free_inputs, :]
         inputs[..., self.free_inputs, :] = free - free.mean(-1, keepdim=True)
         return v
 
     def to_blocks(self, v: Tensor) -> Tensor:
         """Flat weights -> (..., blocks, block_size)."""
-        return v.unflatten(-1, self.shape).mT if self.split else v[..., None, :]
+        return torch.unflatten(v, -1, self.shape).mT if self.split else v[..., None, :]
 
     def from_blocks(self, v: Tensor) -> Tensor:
         """The inverse of `to_blocks`."""
@@ -135,16 +136,17 @@ class Hessian:
             df = self.row_curvature * df
         else:
             df = weighted(problem.train, self._row_product(df))
-        out = problem.network.pullback(df, problem.design)
+        out = self.layout.centre(problem.network.pullback(df, problem.design))
         if self.b is None or decays.single:
-            return out + self.weight_curvature * v
+            return out.addcmul_(self.weight_curvature, v)
         return out + self.a * v - self.w * decays.spread(self.b * decays.group_sums(self.w * v))
 
     @cached_property
-    def _row_product(self):  # type: ignore[no-untyped-def]
+    def _row_product(self) -> Callable[[Tensor], Tensor]:
         problem = self.layout.problem
         return problem.loss.hessian_product(self.f, problem.y)
 
+    @cached_property
     def diagonal(self) -> Tensor:
         """The diagonal of H, with 1 where it is not positive: (..., K, n_weights)."""
         problem = self.layout.problem
@@ -156,6 +158,14 @@ class Hessian:
         diagonal = torch.cat(parts, -1) + self.weight_curvature
         return torch.where(diagonal > 0, diagonal, 1.0)
 
+    def jacobi(self, r: Tensor) -> Tensor:
+        """r divided by the diagonal, in memory that the next call writes to."""
+        return torch.div(r, self.diagonal, out=self._quotient)
+
+    @cached_property
+    def _quotient(self) -> Tensor:
+        return torch.empty_like(self.diagonal)
+
     def blocks(self) -> Tensor:
         """H as matrices, without what groups that span blocks add: (..., K, blocks, block_size, block_size)."""
         layout, decays = self.layout, self.layout.problem.decays
@@ -165,8 +175,8 @@ class Hessian:
             return matrix
         matrix.diagonal(dim1=-2, dim2=-1).add_(layout.to_blocks(self.a))
         if not (layout.split and layout.spanning):
-            u = layout.to_blocks(decays.spread(self.b.sqrt()) * self.w)
-            matrix -= layout.same_decay * u[..., :, None] * u[..., None, :]
+            w, bw = layout.to_blocks(self.w), layout.to_blocks(decays.spread(self.b) * self.w)
+            matrix -= layout.same_decay * bw[..., :, None] * w[..., None, :]
         return matrix
 
     @property
@@ -175,7 +185,8 @@ class Hessian:
         layout, decays = self.layout, self.layout.problem.decays
         if self.b is None or decays.single or not (layout.split and layout.spanning):
             return None
-        return layout.to_blocks(decays.spread(self.b.sqrt()) * self.w)[..., None] * layout.one_hot
+        u = decays.spread(self.b.clamp(min=0).sqrt()) * self.w
+        return layout.to_blocks(u)[..., None] * layout.one_hot
 
     def _loss_blocks(self) -> Tensor:
         problem, c = self.layout.problem, self.row_curvature
@@ -188,8 +199,8 @@ class Hessian:
 
     def _loss_matrix(self) -> Tensor:
         """All outputs in one matrix; inputs that the loss does not see are given curvature along their shift."""
-        problem, network = self.layout.problem, self.layout.problem.network
-        (n_inputs, n_outputs), p = self.layout.shape, network.n_features
+        layout, problem, network = self.layout, self.layout.problem, self.layout.problem.network
+        (n_inputs, n_outputs), p = layout.shape, network.n_features
         hessian = weighted(problem.train[..., None], problem.loss.hessian(self.f, problem.y))
         outer = hessian[..., :n_outputs, :n_outputs]
         first, second = torch.triu_indices(n_outputs, n_outputs)
@@ -198,7 +209,7 @@ class Hessian:
         which[first, second] = which[second, first] = torch.arange(len(first))
         size = n_inputs * n_outputs
         matrix = self.f.new_zeros(*hessian.shape[:-3], network.n_weights, network.n_weights)
-        inputs = matrix[..., :size, :size].unflatten(-1, (n_inputs, n_outputs)).unflatten(-3, (n_inputs, n_outputs))
+        inputs = torch.unflatten(torch.unflatten(matrix[..., :size, :size], -1, layout.shape), -3, layout.shape)
         # (..., T, T, p, p) -> (..., p, T, p, T)
         inputs[..., :p, :, :p, :] = problem.design.grams(pairs)[..., which, :, :].movedim(-4, -2).movedim(-4, -1)
         if network.intercept:
@@ -208,14 +219,14 @@ class Hessian:
             inputs[..., p, :, p, :] = outer.sum(-3)
         if network.n_constants:
             across = hessian[..., :n_outputs, n_outputs:]  # (..., n, T, C)
-            columns = problem.design.rmatvec(across.flatten(-2)).unflatten(-1, across.shape[-2:])
+            columns = torch.unflatten(problem.design.rmatvec(across.flatten(-2)), -1, across.shape[-2:])
             if network.intercept:
                 columns = torch.cat([columns, across.sum(-3)[..., None, :, :]], -3)
             columns = columns.flatten(-3, -2)
             matrix[..., :size, size:] = columns
             matrix[..., size:, :size] = columns.mT
             matrix[..., size:, size:] = hessian[..., n_outputs:, n_outputs:].sum(-3)
-        for j in self.layout.free_inputs.tolist():
+        for j in layout.free_inputs.tolist():
             block = inputs[..., j, :, j, :]
             block += block.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] / n_outputs
         return matrix[..., None, :, :]
@@ -261,4 +272,5 @@ class Factor:
 def _solve(factor: Tensor, pivots: Tensor | None, b: Tensor) -> Tensor:
     if pivots is None:
         return torch.cholesky_solve(b, factor)
-    return torch.linalg.lu_solve(factor, pivots, b)
+    x: Tensor = torch.linalg.lu_solve(factor, pivots, b)
+    return x

@@ -8,6 +8,7 @@ sides are (B, p, T). The primal form factorises p x p matrices, the dual form n 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,16 @@ from .problem import Problem
 # Batched matrices are factorised in parts of at most this many numbers.
 MAX_NUMBERS = 2**25
 
+# A rough solution treats weights apart whose decay is this many times their curvature, in matrices of an order of at
+# least SMALL; a batch of more than LARGE_BATCH problems goes in PARTS parts of similar size.
+DWARFS = 100.0
+SMALL = 40
+PARTS = 3
+LARGE_BATCH = 8
+
+# Rows per column below which the dual form is cheaper.
+DUAL = 0.4
+
 
 class Moments(NamedTuple):
     """First moments of each fold's training rows, which give the intercepts back."""
@@ -27,9 +38,17 @@ class Moments(NamedTuple):
     x: Tensor  # (K, p), zeros where there is no intercept
     y: Tensor  # (K, T)
 
+    def take(self, which: Tensor) -> "Moments":
+        """Some of the folds."""
+        return Moments(*(t[which] for t in self))
+
 
 class System(ABC):
     """X_k' C_k X_k of all folds, as something to multiply by and to solve with."""
+
+    @abstractmethod
+    def take_folds(self, which: Tensor) -> "System":
+        """The matrices of some of the folds."""
 
     @abstractmethod
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
@@ -45,18 +64,32 @@ class System(ABC):
         """Size of the matrices that are factorised."""
 
     @property
+    @abstractmethod
+    def trace(self) -> Tensor:
+        """The trace of X'CX of each fold, (K,)."""
+
+    @property
     def capacity(self) -> int:
         """How many matrices fit into one part of a batch."""
         return max(1, MAX_NUMBERS // self.order**2)
 
-    def solve(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
-        """(X'CX + diag a)^-1 r; `a` is (B, p), or (B, p, T) where outputs differ in their decays."""
+    def solve(self, fold: Tensor, a: Tensor, r: Tensor, rough: bool = False) -> Tensor:
+        """(X'CX + diag a)^-1 r; `a` is (B, p), or (B, p, T) where outputs differ in their decays.
+
+        A rough solution, to about 1e-4, may treat weights whose decays dwarf their curvature apart.
+        """
         if a.ndim == 3:
             n_outputs = a.shape[-1]
-            flat = self.solve(fold.repeat_interleave(n_outputs), a.mT.flatten(0, 1), r.mT.flatten(0, 1)[..., None])
+            args = (fold.repeat_interleave(n_outputs), a.mT.flatten(0, 1), r.mT.flatten(0, 1)[..., None])
+            flat = self.solve(*args, rough)
             return flat[..., 0].unflatten(0, (-1, n_outputs)).mT
+        if rough:
+            return self._solve_roughly(fold, a, r)
         parts = zip(*(t.split(self.capacity) for t in (fold, a, r)), strict=True)
         return torch.cat([self._solve(*part) for part in parts])
+
+    def _solve_roughly(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
+        return self.solve(fold, a, r)
 
     def inverse(self, fold: Tensor, a: Tensor) -> Tensor:
         """(X'CX + diag a)^-1 itself: (B, p) -> (B, p, p)."""
@@ -74,6 +107,15 @@ class Primal(System):
         """p."""
         return self.gram.shape[-1]
 
+    @cached_property
+    def trace(self) -> Tensor:
+        """The sum of the diagonal."""
+        return self.gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def take_folds(self, which: Tensor) -> "Primal":
+        """The matrices of some of the folds."""
+        return Primal(self.gram[which])
+
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""
         return self.gram[fold] @ w
@@ -82,6 +124,36 @@ class Primal(System):
         matrix = self.gram[fold]
         matrix.diagonal(dim1=-2, dim2=-1).add_(a)
         return solve_symmetric(matrix, r)
+
+    def _solve_roughly(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
+        """The weights that matter by factorisation, as if the others were zero; those by division, given the former.
+
+        Problems go in parts of similar size: the columns that matter are gathered into one small matrix each.
+        """
+        diagonal = self.gram.diagonal(dim1=-2, dim2=-1)[fold]
+        matter = a < DWARFS * diagonal
+        counts = matter.sum(-1)
+        if self.order < SMALL or float(counts.double().mean()) > 0.8 * self.order:
+            return self.solve(fold, a, r)
+        out = torch.empty_like(r)
+        for rows in counts.argsort().split(-(-len(counts) // PARTS) if len(counts) > LARGE_BATCH else len(counts)):
+            out[rows] = self._apart(fold[rows], a[rows], r[rows], matter[rows], int(counts[rows].max()))
+        return out
+
+    def _apart(self, fold: Tensor, a: Tensor, r: Tensor, matter: Tensor, size: int) -> Tensor:
+        columns = matter.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :size]
+        gathered = self.gram[fold[:, None], columns]  # (B, size, p)
+        block = gathered.take_along_dim(columns[:, None, :], -1)
+        block.diagonal(dim1=-2, dim2=-1).add_(a.take_along_dim(columns, -1))
+        factor, info = torch.linalg.cholesky_ex(block)
+        index = columns[..., None].expand(-1, -1, r.shape[-1])
+        inside = torch.cholesky_solve(r.take_along_dim(index, 1), factor)
+        divisor = (a + self.gram.diagonal(dim1=-2, dim2=-1)[fold])[..., None]
+        out = ((r - gathered.mT @ inside) / divisor).scatter(1, index, inside)
+        bad = info != 0
+        if bool(bad.any()):
+            out[bad] = self.solve(fold[bad], a[bad], r[bad])
+        return out
 
 
 @dataclass(frozen=True)
@@ -94,6 +166,15 @@ class Dual(System):
     def order(self) -> int:
         """n, or what the copy of the rows takes if that is more."""
         return int((self.rows.shape[-2] * self.rows.shape[-1]) ** 0.5)
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """The sum of squares."""
+        return (self.rows**2).sum((-1, -2))
+
+    def take_folds(self, which: Tensor) -> "Dual":
+        """The matrices of some of the folds."""
+        return Dual(self.rows[which])
 
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""
@@ -129,7 +210,9 @@ def normal_equations(problem: Problem) -> tuple[System, Tensor, Moments]:
     weighted = c[..., None] * (y - y_mean[:, None])
     rhs = design.rmatvec(weighted) - x_mean[..., None] * weighted.sum(-2, keepdim=True)
     system: System
-    if isinstance(design, DenseDesign) and design.n_rows < design.n_columns:
+    # The dual form divides by decays, so that every coefficient needs one.
+    decayed = bool((problem.decays.index[: network.n_coefficients] >= 0).all())
+    if isinstance(design, DenseDesign) and design.n_rows < DUAL * design.n_columns and decayed:
         system = Dual(_dual_rows(design, c, x_mean))
     else:
         system = Primal(design.gram(c) - total[..., None] * x_mean[..., :, None] * x_mean[..., None, :])

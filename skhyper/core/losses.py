@@ -24,6 +24,8 @@ class Loss(ABC):
     n_constants = 0
     # Whether adding the same number to all outputs changes nothing, so that the Hessian is singular.
     shift_invariant = False
+    # Whether the Hessian is continuous in the outputs.
+    smooth = True
 
     @property
     def separable(self) -> bool:
@@ -123,7 +125,7 @@ class MultinomialLogLoss(Loss):
     shift_invariant = True
 
     def value(self, f: Tensor, y: Tensor) -> Tensor:
-        return torch.logsumexp(f, -1) - (y * f).sum(-1)
+        return torch.logsumexp(f - (y * f).sum(-1, keepdim=True), -1)
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.softmax(f, -1) - y
@@ -178,6 +180,7 @@ class Huber(SeparableLoss):
     """r^2 / 2 for |r| <= epsilon, epsilon |r| - epsilon^2 / 2 beyond, r = f - y."""
 
     epsilon: float = 1.0
+    smooth = False
 
     def each(self, f: Tensor, y: Tensor) -> Tensor:
         r = (f - y).abs()
@@ -202,6 +205,7 @@ class ConcomitantHuber(Loss):
 
     epsilon: float = 1.35
     n_constants = 1
+    smooth = False
 
     def _parts(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sigma = f[..., 1]
@@ -235,6 +239,8 @@ class ConcomitantHuber(Loss):
 class SquaredHinge(SeparableLoss):
     """max(0, 1 - y f)^2, for y in {-1, 1}."""
 
+    smooth = False
+
     def each(self, f: Tensor, y: Tensor) -> Tensor:
         return (1 - y * f).clamp(min=0) ** 2
 
@@ -248,6 +254,8 @@ class SquaredHinge(SeparableLoss):
 @dataclass(frozen=True)
 class ModifiedHuber(SeparableLoss):
     """max(0, 1 - y f)^2 for y f >= -1 and -4 y f beyond, for y in {-1, 1}."""
+
+    smooth = False
 
     def each(self, f: Tensor, y: Tensor) -> Tensor:
         z = y * f
@@ -266,6 +274,7 @@ class SquaredEpsilonInsensitive(SeparableLoss):
     """max(0, |f - y| - epsilon)^2."""
 
     epsilon: float = 0.0
+    smooth = False
 
     def each(self, f: Tensor, y: Tensor) -> Tensor:
         return ((f - y).abs() - self.epsilon).clamp(min=0) ** 2
@@ -297,6 +306,11 @@ class Rescaled(Loss):
     def shift_invariant(self) -> bool:  # type: ignore[override]
         """As the loss that is rescaled."""
         return self.loss.shift_invariant
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """As the loss that is rescaled."""
+        return self.loss.smooth
 
     @property
     def separable(self) -> bool:

@@ -47,7 +47,7 @@ class LinearNetwork:
     def split(self, w: Tensor) -> Layers:
         """Flat weights -> coefficients, intercepts, constants."""
         m, end = self.n_coefficients, w.shape[-1] - self.n_constants
-        coefficients = w[..., :m].unflatten(-1, (self.n_features, self.n_outputs))
+        coefficients = torch.unflatten(w[..., :m], -1, (self.n_features, self.n_outputs))
         intercepts = w[..., m:end] if self.intercept else w.new_zeros(*w.shape[:-1], self.n_outputs)
         return Layers(coefficients, intercepts, w[..., end:])
 

@@ -4,7 +4,7 @@ The family's penalty is smooth but stiff: a weight that passes from its size to 
 method is slow and re-weighting slower still. So the penalty's gradient a(w) w gets a variable of its own, v, and
 the equation v / a(w) = w is linearised instead (Chan, Golub and Mulet, 1999): the Hessian keeps its form, diag(a) -
 sum_g b_g w_g w_g', but b_g is scaled by the share of v_g that lies along a_g w_g. At the solution v = a w, and the
-step is Newton's own.
+step is Newton's own; it starts at minus the loss's gradient, which it is at the solution too.
 
 Steps with the factor of an earlier Hessian are tried first: they cost two products with X, and by how much they
 contract says what error is left.
@@ -25,6 +25,8 @@ from .problem import Problem, weighted, weighted_sum
 
 # An earlier factor serves as long as a step with it is shorter than this share of the one before.
 CONTRACTION = 0.1
+# Conjugate gradients take at most this many steps where the last step was longer than the share FAR, or not full.
+FAR, CG_FAR = 0.1, 20
 # Relative rounding error of the objective, generously.
 ROUNDING = 3e-14
 # Relative additions to the diagonal, tried in turn where a Hessian is not positive definite.
@@ -57,7 +59,8 @@ class Objective:
     @cached_property
     def _constant_decays(self) -> Tensor:
         decays, network = self.problem.decays, self.problem.network
-        zeros = self.s2.new_zeros(*self.hyper.log_alpha.shape, self.problem.n_folds, network.n_weights)
+        leading = (self.hyper.log_alpha + self.hyper.exponent).shape
+        zeros = self.s2.new_zeros(*leading, self.problem.n_folds, network.n_weights)
         return decays.spread(decays.log_decays(zeros, self.hyper, self.s2).exp())
 
     def at(self, f: Tensor, w: Tensor) -> Point:
@@ -90,6 +93,11 @@ class Objective:
         share = torch.where(length > 0, along / length, 1.0).clamp(min=0)
         return b * torch.minimum(share, (r / at_least_tiny(r - decays.eps)).sqrt())
 
+    def bend(self, point: Point, b: Tensor, d: Tensor) -> Tensor:
+        """sum_g b_g w_g w_g' d: (..., K, n_weights)."""
+        decays = self.problem.decays
+        return decays.spread(b * decays.group_sums(point.w * d)) * point.w
+
     def clipped(self, b: Tensor) -> Tensor:
         """`concavity`, made small enough for a positive definite Hessian whatever the exponent."""
         q = self.hyper.exponent
@@ -104,6 +112,14 @@ class Direction(NamedTuple):
     exact: Tensor  # bool (..., K): the Hessian was positive definite without changes
     error: Tensor  # relative error of d as a solution of its linear system, (..., K)
     factor: Factor | None  # to be used again
+
+
+class Progress(NamedTuple):
+    """Where the folds and candidates are on their way, (..., K) each."""
+
+    done: Tensor  # bool
+    stalled: Tensor  # how many steps in a row have changed nothing
+    last: Tensor  # relative length of the last step, nan if that was not a full one
 
 
 @dataclass(frozen=True)
@@ -126,59 +142,67 @@ class Minimiser:
 
     def __call__(self, objective: Objective, w: Tensor, tol: float) -> Tensor:
         """The minimiser of every fold and candidate, from w: (..., K, n_weights) -> the same."""
-        problem, decays = objective.problem, objective.problem.decays
-        point = objective.at(problem.outputs(w), w)
-        v = point.a * w
-        done = torch.zeros_like(point.value, dtype=torch.bool)
-        stalled = torch.zeros_like(point.value)
-        last = torch.full_like(point.value, torch.nan)
+        point = objective.at(objective.problem.outputs(w), w)
+        g = self.layout.centre(objective.gradient(point))
+        v = point.a * w - g
+        zeros = torch.zeros_like(point.value)
+        progress = Progress(zeros > 0, zeros, torch.full_like(zeros, torch.nan))
         now: Direction | None = None
         for _ in range(self.max_iter):
-            g = objective.gradient(point)
-            again = None if now is None else self._again(now, g, point, done, last)
-            now = again or self._direction(objective, point, v, g, last)
-            d = torch.where(done[..., None], 0.0, now.d)
+            again = None if now is None or now.factor is None else self._again(now, now.factor, g, point, progress)
+            now = again or self._direction(objective, point, v, g, progress)
+            d = torch.where(progress.done[..., None] | ~now.d.isfinite(), 0.0, now.d)
             length = step_length(self.layout, d, point)
-            ratio = torch.where(last.isnan(), 0.5, length / last).clamp(max=0.999)
-            error = length * torch.maximum(ratio / (1 - ratio), now.error)
-            if again is not None and bool((error <= tol).all()):
-                return self.layout.centre(point.w + d)
-            t, new = line_search(objective, point, d, (g * d).sum(-1), ~(now.exact | done))
+            ratio = torch.where(progress.last.isnan(), 0.5, length / progress.last).clamp(max=0.999)
+            # A row that crosses a kink is seen only by the step after.
+            left = (ratio / (1 - ratio)).clamp(min=0.0 if objective.problem.loss.smooth else 1.0)
+            close = now.exact & (length * torch.maximum(left, now.error) <= tol)
             if now.b is not None:
-                bend = decays.spread(now.b * decays.group_sums(point.w * d)) * point.w
-                v = v + t[..., None] * (point.a * (point.w + d) - bend - v)
+                turn = point.a * (point.w + d) - objective.bend(point, now.b, d) - v
+                close = close & (vector_norm(turn, dim=-1) <= tol**0.5 * vector_norm(v, dim=-1))
+            done = progress.done | close
+            if done.all():
+                return self.layout.centre(point.w + d)
+            t, new = line_search(objective, point, d, (g * d).sum(-1), done, ~(now.exact | done))
+            if now.b is not None:
+                v = v + t[..., None] * turn
+            idle = (point.value - new.value <= ROUNDING * new.size) & (ratio >= 0.5)
+            stalled = torch.where(idle, progress.stalled + 1, 0.0)
             full = t >= 1
-            idle = (point.value - new.value <= ROUNDING * new.size) & (ratio > 0.5)
-            stalled = torch.where(idle, stalled + 1, 0.0)
-            done = done | (full & (error <= tol)) | (stalled >= 3)
-            if again is None:
-                done = done | (t == 0)
-            point, last = new, torch.where(full & (length > 0), length, torch.nan)
+            done = done | (stalled >= 3) | ((t == 0) & (again is None))
+            progress = Progress(done, stalled, torch.where(full & (length > 0), length, torch.nan))
+            point = new
             if done.all():
                 break
-            if now.factor is None or not (again is None or full.all()):
+            if again is not None and not full.all():
                 now = None
+            g = self.layout.centre(objective.gradient(point))
         return self.layout.centre(point.w)
 
-    def _again(self, before: Direction, g: Tensor, point: Point, done: Tensor, last: Tensor) -> Direction | None:
+    def _again(
+        self, before: Direction, factor: Factor, g: Tensor, point: Point, progress: Progress
+    ) -> Direction | None:
         """The step with the factor that is there, if it is short enough for every fold."""
-        assert before.factor is not None
-        d = -before.factor.solve(g)
-        short = step_length(self.layout, d, point) <= CONTRACTION * last
-        return before._replace(d=d) if (short | done).all() else None
+        d = -factor.solve(g)
+        short = step_length(self.layout, d, point) <= CONTRACTION * progress.last
+        return before._replace(d=d) if (short | progress.done).all() else None
 
-    def _direction(self, objective: Objective, point: Point, v: Tensor, g: Tensor, last: Tensor) -> Direction:
+    def _direction(self, objective: Objective, point: Point, v: Tensor, g: Tensor, progress: Progress) -> Direction:
         b = objective.concavity(point, v)
         if self.dense:
             factor, b, exact = factorise(self.layout, objective, point, b)
-            return Direction(-factor.solve(g), b, exact, torch.zeros_like(last), factor)
+            return Direction(-factor.solve(g), b, exact, torch.zeros_like(point.value), factor)
+        last = progress.last
         forcing = torch.where(last.isnan(), 0.1, last.clamp(1e-8, 0.1))
+        near = bool(((last < FAR) | progress.done).all())
+        most = self.cg_max_iter if near else min(self.cg_max_iter, CG_FAR)
+        right = torch.where(progress.done[..., None], 0.0, -g)
         hessian = Hessian(self.layout, point.f, point.w, point.a, b)
-        found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+        found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         exact = found.positive
         if not exact.all():
             hessian = convex(hessian, objective, exact)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), -g, forcing, self.cg_max_iter)
+            found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         return Direction(found.x, hessian.b, exact, found.residual, None)
 
 
@@ -212,7 +236,7 @@ def convex(hessian: Hessian, objective: Objective, exact: Tensor) -> Hessian:
 def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:
     """Relative length of a step: of the coefficients, and of the rest in units of the outputs; (..., K)."""
     m = layout.problem.network.n_coefficients
-    ratio = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
+    ratio: Tensor = vector_norm(d[..., :m], dim=-1) / at_least_tiny(vector_norm((point.w + d)[..., :m], dim=-1))
     if m == d.shape[-1]:
         return ratio
     c = layout.problem.train
@@ -221,9 +245,12 @@ def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:
     return torch.maximum(ratio, rest / at_least_tiny(torch.maximum(size, rest)))
 
 
-def line_search(objective: Objective, point: Point, d: Tensor, slope: Tensor, extend: Tensor) -> tuple[Tensor, Point]:
+def line_search(
+    objective: Objective, point: Point, d: Tensor, slope: Tensor, accept: Tensor, extend: Tensor
+) -> tuple[Tensor, Point]:
     """The first of the steps 1, 1/2, 1/4 ... that lowers the objective of a fold enough, 0 where none does.
 
+    Where `accept` is true the full step is taken as it is: what it changes may be less than the objective's rounding.
     Where `extend` is true, full steps are doubled for as long as that lowers the objective further: a direction from
     a changed Hessian can be far too short.
     """
@@ -236,7 +263,7 @@ def line_search(objective: Objective, point: Point, d: Tensor, slope: Tensor, ex
     enough = torch.zeros_like(t, dtype=torch.bool)
     for _ in range(50):
         new = at(t)
-        enough = new.value <= point.value + 1e-4 * t * slope + ROUNDING * point.size
+        enough = accept | (new.value <= point.value + 1e-4 * t * slope + ROUNDING * point.size)
         if enough.all():
             break
         t = torch.where(enough, t, torch.where(new.value.isfinite(), t / 2, t / 4))

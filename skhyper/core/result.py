@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .decays import Hyper
+
+if TYPE_CHECKING:
+    from .algorithms.base import BestResponse
 
 
 class StopReason(Enum):
@@ -29,7 +32,7 @@ class Evaluation(NamedTuple):
     w: Tensor  # (K, n_weights), also the warm start of the next evaluation
     fold_losses: Tensor  # (K,)
     gradient: Hyper  # d outer / d hyperparameters
-    error: float  # relative residual of the adjoint equation; 0 where it is solved by factorisation
+    error: float  # relative residual of the adjoint equation
 
     @property
     def value(self) -> float:
@@ -63,6 +66,7 @@ class Snapshot:
     stop_reason: StopReason
     error: float
     seconds: float
+    mixture: tuple[float, ...] = ()  # of an average: the weights of the snapshots before it
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Result:
     s2: Tensor  # (K,), the family's constant in each fold
     history: tuple[Record, ...]
     stop_reason: StopReason
+    response: "BestResponse"  # what the run prepared, which may serve the final fit too
 
     @property
     def losses(self) -> Tensor:

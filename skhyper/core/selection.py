@@ -7,6 +7,12 @@ from scipy.optimize import nnls
 # development tasks (benchmarks/development.py); docs/theory has the table.
 STANDARD_ERRORS = 0.5
 
+# An average is drawn back to row 0 by this many standard errors of its gain over it, and its weights to equal ones by
+# PULL; chosen on the same tasks.
+DOUBT = 0.25
+PULL = 0.1
+HEAVY = 1e4  # weight of the equation sum v = 1 beside the data's
+
 
 def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     """Index of the row with the lowest mean loss, or 0 where its gain over row 0 is not clear.
@@ -25,22 +31,46 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     With d_k the loss of row 0 minus that of the best row in fold k, the best row is kept when
     mean(d) > c std(d) / sqrt(K).
     """
-    means = np.where(np.isfinite(losses).all(axis=1), losses.mean(axis=1), np.inf)
+    finite = np.isfinite(losses).all(axis=1)
+    means = np.where(finite, np.where(finite[:, None], losses, 0.0).mean(axis=1), np.inf)
     best = int(means.argmin())
+    if not finite[0]:
+        return best
     gain = losses[0] - losses[best]
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return best if gain.mean() > standard_errors * error or not np.isfinite(losses[0]).all() else 0
+    return best if gain.mean() > standard_errors * error else 0
 
 
-def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = 0.1) -> np.ndarray:
+def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:
+    """How far to leave row 0, between 0 and 1: the paired rule as a shrinkage.
+
+    Parameters
+    ----------
+    gain : ndarray of shape (folds,)
+        Loss of row 0 minus that of the candidate, fold by fold.
+    standard_errors : float
+        c.
+
+    Notes
+    -----
+    max(0, 1 - c std(d) / (sqrt(K) mean(d))): 0 where the gain is below c standard errors, 1 where it is certain.
+    """
+    mean = gain.mean()
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return float(max(0.0, 1 - standard_errors * error / mean)) if mean > 0 else 0.0
+
+
+def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = PULL) -> np.ndarray:
     """Weights on the simplex that minimise the squared error of the averaged held-out predictions.
 
     Parameters
     ----------
-    predictions : ndarray of shape (rows, n)
-        Held-out predictions of each row.
-    y, c : ndarray of shape (n,)
-        Targets and their weights.
+    predictions : ndarray of shape (rows, n, T)
+        Held-out predictions of each row of the selection.
+    y : ndarray of shape (n, T)
+        Targets.
+    c : ndarray of shape (n,)
+        Weights of the held-out rows.
     pull : float
         Strength of the pull to equal weights, as a share of what the rows' disagreement carries.
 
@@ -49,14 +79,16 @@ def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull
     minimise sum_i c_i (y_i - sum_m v_m f_mi)^2 + pull * t * sum_m (v_m - 1/M)^2, v >= 0, sum v = 1, with t the mean
     over rows of sum_i c_i (f_mi - mean_m f_mi)^2 (Breiman 1996, Stacked regressions).
     """
-    root = np.sqrt(c)
-    disagreement = (predictions - predictions.mean(axis=0)) * root
+    root = np.sqrt(c)[:, None]
+    disagreement = ((predictions - predictions.mean(axis=0)) * root).reshape(len(predictions), -1)
     strength = np.sqrt(pull * (disagreement**2).sum(axis=1).mean())
     m = len(predictions)
     # With v on the simplex, the residual is sum_m v_m (f_m - y): the constraint is one more, heavy equation.
-    residuals = ((predictions - y) * root).T
-    heavy = 1e4 * max(np.abs(residuals).max(), strength, np.finfo(float).tiny) * np.sqrt(len(y))
+    residuals = ((predictions - y) * root).reshape(m, -1).T
+    heavy = HEAVY * max(np.linalg.norm(residuals), strength)
+    if heavy == 0:
+        return np.full(m, 1 / m)
     matrix = np.vstack([residuals, strength * np.eye(m), np.full((1, m), heavy)])
-    target = np.concatenate([np.zeros(len(y)), np.full(m, strength / m), [heavy]])
+    target = np.concatenate([np.zeros(len(residuals)), np.full(m, strength / m), [heavy]])
     weights, _ = nnls(matrix, target)
     return weights / weights.sum()

@@ -26,10 +26,12 @@ from sklearn.linear_model import (
 from sklearn.svm import LinearSVC, LinearSVR
 
 from skhyper.adapters import Solution, adapter_for, encode_linear
-from skhyper.boundary import torch_session
+from skhyper.boundary import Granularity, torch_session
 from skhyper.core.networks import Layers
 
 SGD = {"max_iter": 4000, "tol": None, "average": True, "learning_rate": "invscaling", "eta0": 0.1, "random_state": 0}
+
+GLOBAL = Granularity("global")
 
 EXACT = [
     Ridge(alpha=3.0),
@@ -104,7 +106,9 @@ def gradient_at_fit(estimator, X, y, sample_weight=None):
         shell = clone(estimator)
         x, targets = adapter.read(shell, X, y)
         classes = adapter.classes(shell, targets)
-        encoding = encode_linear(adapter, shell, x, targets, sample_weight=sample_weight, classes=classes)
+        encoding = encode_linear(
+            adapter, shell, x, targets, granularity=GLOBAL, sample_weight=sample_weight, classes=classes
+        )
         setting = getattr(estimator, adapter.parameter)
         alpha = 1 / setting if adapter.reciprocal else setting
         assert adapter.value(alpha) == pytest.approx(setting)

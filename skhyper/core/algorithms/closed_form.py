@@ -1,53 +1,43 @@
 """Squared loss, linear network: the normal equations of all folds as one batch.
 
-Fixed decays are exact in one factorisation. The family's decays depend on the weights: each step solves the ridge
-problem whose decays are frozen at the current weights (P is concave in w^2 for q <= 2, so that this majorises the
-inner problem and never goes up); near the solution Newton's step with the true Hessian is tried beside it, and the
-lower of the two is kept.
+Fixed decays are exact in one factorisation. The family's decays depend on the weights. Where a rough solution is
+enough, each step solves the ridge problem whose decays are frozen at the current weights (P is concave in w^2 for
+q <= 2, so that this majorises the inner problem and never goes up); where not, `Descent` takes Newton's steps.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..decays import Decays, Hyper
+from ..descent import VANISHED, Batch, Descent
+from ..iterative import IterativeResponse, iteration_pays
 from ..linear_systems import Moments, System, normal_equations
 from ..losses import SquaredError
+from ..moments import fold_moments
 from ..networks import Layers
 from ..problem import Problem
 from .base import Algorithm, BestResponse
 
-MAX_STEPS = 300
-NEWTON_BELOW = 0.3  # relative change of the weights under which Newton's step is tried,
-NEWTON_TOL = 1e-6  # where more accuracy than this is asked for
+MAX_STEPS = 100
+ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good enough
 
 
 @dataclass(frozen=True)
 class ClosedForm(Algorithm):
     """Exact best response for a squared loss."""
 
-    def bind(self, problem: Problem) -> "ClosedFormResponse":
+    def bind(self, problem: Problem) -> "ClosedFormResponse | IterativeResponse":
         """Form the normal equations of every fold once."""
         if problem.loss != SquaredError():
             raise ValueError(f"the closed form needs a squared loss, got {problem.loss}")
+        if iteration_pays(problem):
+            moments = fold_moments(problem)
+            if moments is not None:
+                return IterativeResponse(problem, *moments)
         return ClosedFormResponse(problem, *normal_equations(problem))
-
-
-class Batch(NamedTuple):
-    """A flat batch of problems: the fold of each, and its hyperparameters."""
-
-    fold: Tensor  # (B,)
-    s2: Tensor  # (B,)
-    hyper: Hyper  # with leading axis B
-
-    def take(self, rows: Tensor) -> "Batch":
-        """Some of the problems."""
-        log_alpha, exponent, offsets = self.hyper
-        hyper = Hyper(log_alpha[rows], exponent[rows], None if offsets is None else offsets[rows])
-        return Batch(self.fold[rows], self.s2[rows], hyper)
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,11 @@ class ClosedFormResponse(BestResponse):
         """How many candidates are solved at once."""
         return max(1, self.system.capacity // self.problem.n_folds)
 
+    def take_folds(self, which: Tensor) -> "ClosedFormResponse":
+        """Share the normal equations that are there."""
+        problem = self.problem.take_folds(which)
+        return ClosedFormResponse(problem, self.system.take_folds(which), self.rhs[which], self.moments.take(which))
+
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """One factorisation where decays are fixed, re-weighted steps where they depend on the weights."""
         batch, shape = self._flatten(hyper, s2)
@@ -77,14 +72,20 @@ class ClosedFormResponse(BestResponse):
         return self._join(coefficients, intercepts)
 
     def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
-        """H^-1 v by factorisation; the intercepts are eliminated."""
+        """H^-1 v by factorisation, refined once where that leaves too much; the intercepts are eliminated."""
         batch, shape = self._flatten(hyper, s2)
         layers = self.problem.network.split(v)
         centred = layers.coefficients - self.moments.x[..., None] * layers.intercepts[..., None, :]
-        flat = w[..., : self._n_decayed].flatten(0, -2)
-        coefficients = self._newton(batch, flat, centred.flatten(0, -3)).reshape(*shape, *self.rhs.shape[-2:])
+        r, flat = centred.flatten(0, -3), w[..., : self._n_decayed].flatten(0, -2)
+        u = self._newton(batch, flat, r)
+        left = r - self._product(batch, flat, u)
+        if float(left.norm()) > tol * float(r.norm()):
+            u = u + self._newton(batch, flat, left)
+            left = r - self._product(batch, flat, u)
+        coefficients = u.reshape(*shape, *self.rhs.shape[-2:])
         intercepts = layers.intercepts / self.moments.total - (self.moments.x[..., None] * coefficients).sum(-2)
-        return self._join(coefficients, intercepts), 0.0
+        error = float(left.norm()) / max(float(r.norm()), torch.finfo(r.dtype).tiny)
+        return self._join(coefficients, intercepts), error
 
     @property
     def _n_decayed(self) -> int:
@@ -122,62 +123,54 @@ class ClosedFormResponse(BestResponse):
         a = a.unflatten(-1, self.rhs.shape[-2:])
         return a[..., 0] if self._shared else a
 
-    def _frozen(self, batch: Batch, w: Tensor) -> Tensor:
+    def _frozen(self, batch: Batch, w: Tensor, rough: bool = False) -> Tensor:
         """The ridge solution with the decays frozen at w."""
-        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold]).flatten(-2)
+        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold], rough).flatten(-2)
 
     def _reweight(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
-        """Majorise-minimise, with Newton's step where it is lower; problems leave as they converge."""
+        """Rough: majorise-minimise, problems leave as they converge. Accurate: Newton's method."""
+        if tol <= ROUGH_TOL:
+            return Descent(self.system, self.rhs, self._decays, self._solve_bent, self._frozen)(batch, w, tol)
         w = w.clone()
         active = torch.arange(len(w))
-        change = torch.full((len(w),), torch.inf, dtype=w.dtype)
         for _ in range(MAX_STEPS):
             part, old = batch.take(active), w[active]
-            new = self._frozen(part, old)
-            near = change[active] < NEWTON_BELOW
-            if tol < NEWTON_TOL and bool(near.any()):
-                new[near] = self._lower(part.take(near), new[near], old[near])
+            new = self._frozen(part, old, rough=True)
             w[active] = new
-            change[active] = (new - old).norm(dim=-1) / new.norm(dim=-1).clamp(min=torch.finfo(w.dtype).tiny)
-            active = active[change[active] > tol]
+            size = torch.maximum(new.norm(dim=-1), VANISHED * (part.s2 * w.shape[-1]).sqrt())
+            change = (new - old).norm(dim=-1) / size.clamp(min=torch.finfo(w.dtype).tiny)
+            active = active[change > tol]
             if not len(active):
                 break
         return w
 
-    def _lower(self, batch: Batch, frozen: Tensor, w: Tensor) -> Tensor:
-        """The lower of the frozen and of Newton's step from w."""
-        gradient = self._gradient(batch, w).unflatten(-1, self.rhs.shape[-2:])
-        newton = w - self._newton(batch, w, gradient).flatten(-2)
-        better = self._inner(batch, newton) <= self._inner(batch, frozen)
-        return torch.where(better[:, None], newton, frozen)
-
-    def _gradient(self, batch: Batch, w: Tensor) -> Tensor:
-        matrix = w.unflatten(-1, self.rhs.shape[-2:])
-        smooth = self.system.matvec(batch.fold, matrix) - self.rhs[batch.fold]
-        return smooth.flatten(-2) + self._decays.spread(self._decays.log_decays(w, batch.hyper, batch.s2).exp()) * w
-
-    def _inner(self, batch: Batch, w: Tensor) -> Tensor:
-        """The inner objective up to a constant of the fold."""
-        matrix = w.unflatten(-1, self.rhs.shape[-2:])
-        smooth = (matrix * (self.system.matvec(batch.fold, matrix) / 2 - self.rhs[batch.fold])).sum((-1, -2))
-        return smooth + self._decays.penalty(w, batch.hyper, batch.s2)
-
     def _newton(self, batch: Batch, w: Tensor, r: Tensor) -> Tensor:
-        """H^-1 r with the true Hessian X'CX + diag(a) + sum_g k_g w_g w_g' of the inner problem at w: (B, p, T)."""
+        """H^-1 r with the true Hessian of the inner problem at w: (B, p, T)."""
         decays = self._decays
-        a, k = decays.log_decays(w, batch.hyper, batch.s2).exp(), -decays.concavity(w, batch.hyper, batch.s2)
+        a = decays.log_decays(w, batch.hyper, batch.s2).exp()
+        return self._solve_bent(batch, w, a, decays.concavity(w, batch.hyper, batch.s2), r)
+
+    def _product(self, batch: Batch, w: Tensor, u: Tensor) -> Tensor:
+        """H u with the same Hessian: (B, p, T) -> (B, p, T)."""
+        decays, flat = self._decays, u.flatten(-2)
+        a, b = decays.log_decays(w, batch.hyper, batch.s2).exp(), decays.concavity(w, batch.hyper, batch.s2)
+        bend = decays.spread(b * decays.group_sums(w * flat)) * w
+        return self.system.matvec(batch.fold, u) + (decays.spread(a) * flat - bend).unflatten(-1, u.shape[-2:])
+
+    def _solve_bent(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
+        """(X'CX + diag(a) - sum_g b_g w_g w_g')^-1 r: (B, p, T)."""
+        decays = self._decays
         if decays.single:
-            return self.system.solve(batch.fold, self._as_matrix(decays.spread(a + k * decays.group_sums(w**2))), r)
+            return self.system.solve(batch.fold, self._as_matrix(decays.spread(a - b * decays.group_sums(w**2))), r)
         frozen = self._as_matrix(decays.spread(a))
         u = self.system.solve(batch.fold, frozen, r)
-        if not bool(k.any()):
+        if not bool(b.any()):
             return u
-        # H = A + W K W', W = one column a decay: H^-1 r = u - A^-1 W (I + K W'A^-1 W)^-1 K W'u.
-        coupled = self._coupling(batch, frozen, w)
-        small = torch.eye(decays.n_groups, dtype=w.dtype) + k[..., None] * coupled
-        lift = torch.linalg.solve(small, k * decays.group_sums(w * u.flatten(-2)))
+        # H = A - W B W', W = one column a decay: H^-1 r = u + A^-1 W (I - B W'A^-1 W)^-1 B W'u.
+        small = torch.eye(decays.n_groups, dtype=w.dtype) - b[..., None] * self._coupling(batch, frozen, w)
+        lift = torch.linalg.solve_ex(small, b * decays.group_sums(w * u.flatten(-2)))[0]
         column = (decays.spread(lift) * w).unflatten(-1, self.rhs.shape[-2:])
-        return u - self.system.solve(batch.fold, frozen, column)
+        return u + self.system.solve(batch.fold, frozen, column)
 
     def _coupling(self, batch: Batch, a: Tensor, w: Tensor) -> Tensor:
         """W' A^-1 W: (B, n_groups, n_groups)."""

@@ -9,7 +9,6 @@ from torch import Tensor
 from skhyper.core.algorithms.base import Algorithm, BestResponse
 from skhyper.core.cg import conjugate_gradients
 from skhyper.core.decays import Hyper
-from skhyper.core.designs import SparseDesign
 from skhyper.core.hessian import Factor, Hessian, Layout
 from skhyper.core.networks import Layers
 from skhyper.core.newton import Minimiser, Objective
@@ -18,8 +17,15 @@ from skhyper.core.problem import Problem
 # Numbers in the batch of Hessians, or of rows, that is solved at once.
 MAX_NUMBERS = 2**20
 
+# Candidates that are solved at once: a scan from strong to weak decays can then end early, and starts warm.
+MAX_CANDIDATES = 6
+
 # Accuracy of the solutions that lead from equal decays to the family's.
 PATH_TOL = 1e-2
+# Blocks of the Hessian up to this size are factorised whatever a product with it costs.
+ALWAYS_DENSE = 64
+# Most entries of the second derivatives of all rows and folds that are held at once.
+MOST_ENTRIES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,10 @@ class Implicit(Algorithm):
 
     Parameters
     ----------
-    dense_limit, sparse_limit : int
-        Largest block of the Hessian that is factorised where X is dense or sparse; above, conjugate gradients take
-        products with it.
+    dense_limit : int
+        Largest block of the Hessian that is factorised; above, conjugate gradients take products with it.
+    dense_cost : float
+        Most operations for a factorised Hessian, in products with it.
     max_iter : int
         Most Newton steps.
     cg_max_iter : int
@@ -38,7 +45,7 @@ class Implicit(Algorithm):
     """
 
     dense_limit: int = 1500
-    sparse_limit: int = 300
+    dense_cost: float = 200.0
     max_iter: int = 200
     cg_max_iter: int = 1000
 
@@ -56,7 +63,10 @@ class ImplicitResponse(BestResponse):
     def capacity(self) -> int:
         """As many candidates as keep the batch small, where the Hessian is factorised; else one."""
         numbers = self.problem.n_folds * max(self.layout.block_size**2, self.problem.train.shape[-1])
-        return max(1, MAX_NUMBERS // numbers) if self.dense else 1
+        return min(MAX_CANDIDATES, max(1, MAX_NUMBERS // numbers)) if self.dense else 1
+
+    def take_folds(self, which: Tensor) -> "ImplicitResponse":
+        return ImplicitResponse(self.problem.take_folds(which), self.algorithm)
 
     @cached_property
     def layout(self) -> Layout:
@@ -66,9 +76,13 @@ class ImplicitResponse(BestResponse):
     @cached_property
     def dense(self) -> bool:
         """Whether the Hessian is factorised."""
-        sparse = isinstance(self.problem.design, SparseDesign)
-        limit = self.algorithm.sparse_limit if sparse else self.algorithm.dense_limit
-        return self.layout.block_size <= limit
+        (_, n_outputs), size, design = self.layout.shape, self.layout.block_size, self.problem.design
+        blocks, grams = (n_outputs, n_outputs) if self.layout.split else (1, n_outputs * (n_outputs + 1) // 2)
+        stored = max(design.n_stored, 1)
+        operations = grams * 2 * stored * stored / design.n_rows + blocks * size**3 / 3
+        cheap = size <= ALWAYS_DENSE or operations <= self.algorithm.dense_cost * 4 * stored * n_outputs
+        by_row = 1 if self.layout.split else n_outputs**2
+        return size <= self.algorithm.dense_limit and cheap and self.problem.train.numel() * by_row <= MOST_ENTRIES
 
     def start(self) -> Tensor:
         """No coefficients, and the intercepts and constants that the loss suggests: (K, n_weights)."""
@@ -80,8 +94,7 @@ class ImplicitResponse(BestResponse):
 
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         minimise = Minimiser(self.layout, self.dense, self.algorithm.max_iter, self.algorithm.cg_max_iter)
-        leading = torch.broadcast_shapes(hyper.log_alpha.shape, hyper.exponent.shape)
-        folds = torch.Size([*leading, self.problem.n_folds])
+        folds = torch.Size([*(hyper.log_alpha + hyper.exponent).shape, self.problem.n_folds])
         if w is None:
             w = self.start().expand(*folds, -1)
             # Weights that vanish stay so where q < 1: come from equal decays, by way of the convex q = 1.
@@ -102,7 +115,7 @@ class ImplicitResponse(BestResponse):
         v = self.layout.centre(v)
         if not self.dense:
             needed = torch.full(w.shape[:-1], tol, dtype=w.dtype)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), v, needed, self.algorithm.cg_max_iter)
+            found = conjugate_gradients(hessian.product, hessian.jacobi, v, needed, self.algorithm.cg_max_iter)
             return self.layout.centre(found.x), float(found.residual.max())
         factor = Factor(hessian)
         if not factor.positive.all():

@@ -1,0 +1,113 @@
+"""The final fit on all rows, and the average of several snapshots.
+
+Hyperparameters are kept as they were tuned; weights and the family's decays are found anew.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .algorithms.base import Algorithm, BestResponse
+from .decays import Hyper
+from .problem import Problem
+from .result import Result, Snapshot
+from .selection import confidence, stacking_weights
+from .zeros import exact_zeros
+
+AVERAGE = "average over exponents"
+
+# Relative accuracy of the weights on the way down through the exponents, and of the members of an average.
+WAY_TOL = 1e-3
+AVERAGE_TOL = 1e-6
+
+
+def average(problem: Problem, result: Result) -> Result:
+    """The result with one more snapshot: the average of the others that predicts held-out rows best.
+
+    Its weights over snapshots minimise the squared error of the averaged held-out predictions (`stacking_weights`),
+    and are then drawn back to the tuned global alpha as far as the gain over it is not certain (`confidence`). Outputs
+    of a linear network are linear in its weights, so that averaging one averages the other. The hyperparameters it
+    reports are those of its best member.
+    """
+    members = [s for s in result.snapshots if bool(torch.isfinite(s.w).all())]
+    held_out = problem.validation > 0
+    c = problem.validation[held_out]
+    y = problem.y.expand(problem.n_folds, -1, -1)[held_out]
+    predictions = torch.stack([problem.outputs(s.w)[held_out] for s in members])
+    weights = stacking_weights(predictions.numpy(), y.numpy(), c.numpy())
+    stacked = torch.stack([s.w for s in members])
+    w = torch.einsum("m,mkj->kj", torch.from_numpy(weights), stacked)
+    weights *= confidence((members[0].fold_losses - problem.fold_losses(w)).numpy())
+    weights[0] += 1 - weights.sum()
+    w = torch.einsum("m,mkj->kj", torch.from_numpy(weights), stacked)
+    used = [s for s, weight in zip(members, weights, strict=True) if weight > 0]
+    best = min(used, key=lambda s: float(s.fold_losses.mean()))
+    count = sum(s.n_hyperparameters for s in used) + len(used) - 1
+    mixture = tuple(float(weights[members.index(s)]) if s in members else 0.0 for s in result.snapshots)
+    mean = replace(
+        best,
+        name=AVERAGE,
+        w=w,
+        fold_losses=problem.fold_losses(w),
+        n_hyperparameters=count,
+        mixture=mixture,
+    )
+    return replace(result, snapshots=(*result.snapshots, mean))
+
+
+class Fitted(NamedTuple):
+    """A final fit on all rows."""
+
+    w: Tensor  # (1, n_weights)
+    decays: Tensor  # (n_groups,), infinite where all weights of a decay are exact zeros
+
+
+def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Fitted:
+    """Weights on all rows (a problem of one fold) at the hyperparameters of a snapshot.
+
+    The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
+    on these rows. Weights that vanish at q <= 1 are exact zeros, except in an average.
+    """
+    response = result.response.all_rows(problem) or algorithm.bind(problem)
+    start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
+    s2 = problem.decays.scale(start)
+    chosen = result.snapshots[index]
+    if chosen.mixture:
+        return _refit_average(response, result, chosen, s2, start)
+    w = start if index == 0 else _refit_one(response, chosen.hyper, s2, start, tol)
+    decays = problem.decays.log_decays(w, chosen.hyper, s2).exp()
+    vanished = (problem.decays.group_sums(w**2) == 0) & (chosen.hyper.exponent < 2)
+    return Fitted(w, torch.where(vanished, torch.inf, decays)[0])
+
+
+def _refit_one(response: BestResponse, hyper: Hyper, s2: Tensor, start: Tensor, tol: float) -> Tensor:
+    w = descend(response, hyper, s2, start, tol)
+    return exact_zeros(response, hyper, s2, w, tol) if float(hyper.exponent) <= 1 else w
+
+
+def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2: Tensor, start: Tensor) -> Fitted:
+    """Members in descending exponent, each from the one before; decays are those of the best member."""
+    total, w = torch.zeros_like(start), start
+    decays = response.problem.decays
+    log_decays = decays.log_decays(w, chosen.hyper, s2)
+    for member, weight in zip(result.snapshots, chosen.mixture, strict=False):
+        if weight > 0 or member.hyper.exponent < 2:
+            w = (
+                start
+                if member is result.snapshots[0]
+                else response.solve(member.hyper, s2, w, AVERAGE_TOL if weight > 0 else WAY_TOL)
+            )
+        if member.hyper is chosen.hyper:
+            log_decays = decays.log_decays(w, member.hyper, s2)
+        total = total + weight * w
+    return Fitted(total, log_decays[0].exp())
+
+
+def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
+    """Solve from the ridge solution down through the exponents: for q < 1 there are many minima."""
+    for q in (1.5, 1.0):
+        if float(hyper.exponent) < q:
+            w = response.solve(hyper._replace(exponent=torch.tensor(q, dtype=w.dtype)), s2, w, WAY_TOL)
+    return response.solve(hyper, s2, w, tol)

@@ -1,0 +1,83 @@
+"""What the one-line classifiers share."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.linear_model._base import LinearClassifierMixin
+from sklearn.utils._param_validation import StrOptions
+
+from ..adapters.class_weights import class_weights
+from ..boundary import GRANULARITIES
+from .linear import SHARED, HyperTrainedLinear
+from .search import HyperTrainingSearchCV
+
+
+class HyperTrainedLinearClassifier(LinearClassifierMixin, HyperTrainedLinear):
+    """A linear classifier with tuned decays."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **HyperTrainedLinear._parameter_constraints,
+        "granularity": [StrOptions(set(GRANULARITIES))],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        granularity: str = "feature",
+        *,
+        decay_groups: Any = None,
+        cv: Any = None,
+        exponent: Any = "auto",
+        shrinkage: Any = "auto",
+        guard_cv: Any = None,
+        alpha_bounds: tuple[float, float] = (1e-8, 1e8),
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        scoring: Any = None,
+        max_iter: int = 200,
+        tol: float = 1e-6,
+        time_limit: float | None = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.granularity = granularity
+        self.decay_groups = decay_groups
+        self.cv = cv
+        self.exponent = exponent
+        self.shrinkage = shrinkage
+        self.guard_cv = guard_cv
+        self.alpha_bounds = alpha_bounds
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.scoring = scoring
+        self.max_iter = max_iter
+        self.tol = tol
+        self.time_limit = time_limit
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @abstractmethod
+    def _model(self, class_weight: Any) -> Any:
+        """The scikit-learn estimator whose decay is tuned."""
+
+    def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
+        return HyperTrainingSearchCV(
+            self._model(self._weights_of_all_rows(y, sample_weight)),
+            **{name: getattr(self, name) for name in (*SHARED, "exponent", "shrinkage", "scoring")},
+        )
+
+    def _weights_of_all_rows(self, y: Any, sample_weight: Any) -> Any:
+        """`class_weight`, with "balanced" read off all rows, the same for every fold."""
+        labels = np.asarray(y)
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if self.class_weight != "balanced" or labels.ndim != 1:
+            return self.class_weight
+        classes = np.unique(labels)
+        return dict(zip(classes, class_weights("balanced", classes, labels, sample_weight), strict=True))
+
+    def _keep(self, search: HyperTrainingSearchCV) -> None:
+        self.best_estimator_ = search.best_estimator_
+        self.classes_ = search.classes_

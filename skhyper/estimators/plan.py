@@ -1,0 +1,119 @@
+"""`granularity`, `exponent`, `shrinkage` and `alpha_bounds` -> the core's plan."""
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..adapters.losses import OfPredictions
+from ..boundary import GRANULARITIES
+from ..core.decays import Decays
+from ..core.losses import SquaredError, TweedieLog
+from ..core.problem import Problem
+from ..core.procedure import Plan
+
+# The exponents that "auto" tries beside 2.
+EXPONENTS = (1.5, 1.0, 0.75, 0.5)
+LOWEST_EXPONENT = 0.5
+
+
+def resolve_granularity(granularity: str, decay_groups: Any) -> str:
+    """A name of `GRANULARITIES`; "auto" is one decay a feature.
+
+    Raises
+    ------
+    ValueError
+        If groups of features are given beside a granularity that is not of features.
+    """
+    if decay_groups is not None and granularity not in ("auto", "feature"):
+        raise ValueError(f"granularity={granularity!r} cannot be combined with decay_groups; leave it at 'auto'.")
+    return "feature" if granularity == "auto" else granularity
+
+
+def check_bounds(alpha_bounds: Any) -> tuple[float, float]:
+    """Bounds of log alpha.
+
+    Raises
+    ------
+    ValueError
+        If the bounds are not two positive numbers in ascending order.
+    """
+    bounds = np.asarray(alpha_bounds, dtype=np.float64).ravel()
+    if bounds.shape != (2,) or not np.isfinite(bounds).all() or not 0 < bounds[0] < bounds[1]:
+        raise ValueError(
+            f"alpha_bounds must be two finite numbers (low, high) with 0 < low < high, got {alpha_bounds!r}."
+        )
+    return math.log(bounds[0]), math.log(bounds[1])
+
+
+def check_exponents(exponent: Any) -> tuple[float, ...] | None:
+    """Exponents to try beside 2, descending; None for "auto".
+
+    Raises
+    ------
+    ValueError
+        If one lies outside [0.5, 2].
+    """
+    if isinstance(exponent, str):
+        return None
+    values = sorted({float(q) for q in _as_values(exponent)}, reverse=True)
+    if not values or not all(LOWEST_EXPONENT <= q <= 2 for q in values):
+        raise ValueError(f"exponent must hold values in [{LOWEST_EXPONENT}, 2], got {exponent!r}.")
+    return tuple(q for q in values if q < 2)
+
+
+def check_shrinkage(shrinkage: Any) -> tuple[float, ...]:
+    """Standard deviations of the prior of free decays, stiffest first; empty for none.
+
+    Raises
+    ------
+    ValueError
+        If one is not positive.
+    """
+    if shrinkage is None or isinstance(shrinkage, str):
+        return ()
+    values = sorted({float(tau) for tau in _as_values(shrinkage)})
+    if not values or not all(0 < tau < math.inf for tau in values):
+        raise ValueError(f"shrinkage must hold positive finite numbers, got {shrinkage!r}.")
+    return tuple(values)
+
+
+def _as_values(value: Any) -> Iterable[float]:
+    return [value] if isinstance(value, Real) else list(value)
+
+
+def n_real_groups(decays: Decays) -> int:
+    """How many decays there are, those of penalised intercepts apart."""
+    return decays.n_groups if decays.plain is None else int((~decays.plain).sum())
+
+
+def make_plan(
+    problem: Problem,
+    exponents: tuple[float, ...] | None,
+    taus: tuple[float, ...],
+    bounds: tuple[float, float],
+    tol: float,
+) -> Plan:
+    """What to tune.
+
+    Raises
+    ------
+    ValueError
+        If an exponent other than 2, or free decays, are asked for where there is one decay only.
+    """
+    if n_real_groups(problem.decays) == 1:
+        if exponents or taus:
+            raise ValueError(
+                f"exponent={exponents or 2!r} and shrinkage={taus or None!r} need two decays or more, but there is one "
+                "(granularity='global', a single group, or a single feature); set exponent=2 and shrinkage=None."
+            )
+        exponents = ()
+    if exponents is None:
+        exponents = EXPONENTS
+    squared = (SquaredError(), TweedieLog(0), OfPredictions(SquaredError(), 1))
+    return Plan(exponents, taus, bounds, log_scale=problem.outer_loss in squared, tol=tol)
+
+
+__all__ = ["GRANULARITIES", "check_bounds", "check_exponents", "check_shrinkage", "make_plan", "resolve_granularity"]

@@ -1,0 +1,99 @@
+"""Scores of snapshots: scikit-learn's scorers on each fold's own validation rows, as GridSearchCV would have them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics._scorer import _BaseScorer
+from sklearn.model_selection._validation import _score
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_method_params
+
+from ..adapters.task import Task
+from ..boundary import Split
+from ..core.result import Result, Snapshot
+
+
+def scoring_name(scoring: Any, refit: Any) -> str | None:
+    """The name of the score that decides, if it has one: it may have a differentiable twin.
+
+    Parameters
+    ----------
+    scoring : None, str, callable, list, tuple or dict
+        As GridSearchCV's.
+    refit : bool, str or callable
+        Of several scores, the name of the one that decides.
+    """
+    if isinstance(scoring, dict):
+        scoring = scoring.get(refit) if isinstance(refit, str) else None
+    elif isinstance(scoring, list | tuple | set):
+        scoring = refit if isinstance(refit, str) else None
+    if isinstance(scoring, str) or not isinstance(scoring, _BaseScorer):
+        return scoring if isinstance(scoring, str) else None
+    return next((name for name in get_scorer_names() if repr(get_scorer(name)) == repr(scoring)), None)
+
+
+class Scoring(NamedTuple):
+    """A scorer and the data it reads."""
+
+    scorer: Callable[..., Any]
+    x: Any
+    y: Any
+    params: Mapping[str, Any]
+    error_score: Any
+
+    def __call__(self, fitted: Any, rows: NDArray[np.int64]) -> Any:
+        """The score, or a dict of scores, of a fitted estimator on some rows."""
+        x, y = _safe_indexing(self.x, rows), _safe_indexing(self.y, rows)
+        return _score(fitted, x, y, self.scorer, _check_method_params(self.x, self.params, rows), self.error_score)
+
+
+class OneScore(NamedTuple):
+    """Of a scorer that gives several scores, the one of a name."""
+
+    scoring: Scoring
+    name: str | None
+
+    def __call__(self, fitted: Any, rows: NDArray[np.int64]) -> float:
+        """The score of a fitted estimator on some rows."""
+        scores = self.scoring(fitted, rows)
+        return float(scores[self.name] if isinstance(scores, dict) else scores)
+
+
+def alpha_of(snapshot: Snapshot) -> float:
+    """The global alpha of a snapshot."""
+    return float(snapshot.hyper.log_alpha.exp())
+
+
+def score_snapshots(
+    task: Task, result: Result, splits: Sequence[Split], scoring: Scoring, *, train: bool, n_iter: int
+) -> list[dict[str, Any]]:
+    """One entry for each snapshot and fold, in the form from which GridSearchCV makes its `cv_results_`."""
+    out = []
+    for snapshot in result.snapshots:
+        for k, split in enumerate(splits):
+            fitted = task.fitted(k, snapshot.w, alpha_of(snapshot), n_iter)
+            start = time.perf_counter()
+            entry = {"test_scores": scoring(fitted, split.validation), "n_test_samples": len(split.validation)}
+            entry["score_time"] = time.perf_counter() - start
+            entry["fit_time"] = snapshot.seconds / len(splits)
+            if train:
+                entry["train_scores"] = scoring(fitted, split.train)
+            out.append(entry)
+    return out
+
+
+def row_columns(result: Result, taus: Sequence[float]) -> dict[str, list[Any]]:
+    """What `cv_results_` says of each row beside parameters, times and scores."""
+    stiffness = iter(taus)
+    rows = result.snapshots
+    return {
+        "snapshot": [row.name for row in rows],
+        "exponent": [float(row.hyper.exponent) for row in rows],
+        "shrinkage": [0.0 if row.hyper.offsets is None else next(stiffness) for row in rows],
+        "n_hyperparameters": [row.n_hyperparameters for row in rows],
+        "mean_outer_loss": [float(row.fold_losses.mean()) for row in rows],
+    }

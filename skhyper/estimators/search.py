@@ -1,0 +1,435 @@
+"""HyperTrainingSearchCV: GridSearchCV's place, with hypergradients instead of a grid."""
+
+import time
+import warnings
+from copy import deepcopy
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import _fit_context, clone, is_classifier
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import get_tags, indexable
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _check_method_params, check_is_fitted
+
+from ..adapters.registry import adapter_for
+from ..adapters.task import Target, Task, make_task
+from ..adapters.unwrap import unwrap
+from ..algorithms import ALGORITHMS, Algorithm, resolve
+from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
+from ..core.algorithms.base import Algorithm as CoreAlgorithm
+from ..core.loop import Budget
+from ..core.problem import Problem
+from ..core.procedure import Plan, tune
+from ..core.refit import refit
+from ..core.result import Result, Snapshot
+from ..core.selection import choose
+from ..guard import Guard
+from .checks import check_data, check_fit_params
+from .guarding import guard_search
+from .plan import check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
+from .progress import Watch, as_columns
+from .scaling import keep_decays
+from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
+from .splits import resolve_cv, split_rows
+
+
+class Job(NamedTuple):
+    """Everything that fit reads: the data, what is tuned on it, and who judges."""
+
+    x: Any
+    y: Any
+    params: dict[str, Any]
+    routed: Any
+    target: Target
+    sample_weight: NDArray[np.float64] | None
+    cv: Any
+    splits: list[Split]
+    scoring: Scoring
+    metric: str
+    twin: str | None
+
+
+class HyperTrainingSearchCV(BaseSearchCV):
+    """Tune L2 decays, as fine as they pay, by the gradient of the held-out loss.
+
+    Takes GridSearchCV's place: ``HyperTrainingSearchCV(Ridge())`` for ``GridSearchCV(Ridge(), {"alpha": ...})``. The
+    estimator's training loss with the penalty ``1/2 sum_j alpha_j w_j^2`` is minimised in every fold, and the decays
+    go down the gradient of the mean validation loss over folds, through those minimisers. First the one global alpha
+    (row 0), then the family
+
+        alpha_g = alpha (mean_g(w^2) / s^2 + eps)^((q - 2) / 2)
+
+    with few fitted numbers (alpha, q): q = 2 is ridge, q = 1 the (group) Lasso; then, where asked for, free decays
+    around it. Row 0 is left only for a clear gain over the folds.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
+        TweedieRegressor, HuberRegressor, SGDRegressor or SGDClassifier, alone, at the end of a Pipeline or in a
+        TransformedTargetRegressor; its loss and penalty must be smooth.
+    granularity : {"auto", "global", "output", "feature", "weight"}, default="auto"
+        Which weights share a decay: all; those of an output; those of a feature, for all outputs; none. "auto" is
+        "feature".
+    decay_groups : array-like of shape (n_features,) or dict, default=None
+        Features with equal entries share a decay. The features are those that the final estimator sees; a dict maps
+        their names to groups.
+    algorithm : {"auto", "closed_form", "implicit"} or Algorithm, default="auto"
+        How weights and hypergradients are computed; see `skhyper.algorithms`. "auto" takes the closed form for
+        squared losses, else implicit differentiation.
+    cv : int, float, splitter, iterable or None, default=None
+        As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2; a float holds out this
+        share once.
+    scoring : str, callable, list, tuple, dict or None, default=None
+        As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
+        decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
+    refit : bool, str or callable, default=True
+        As GridSearchCV's.
+    exponent : "auto", float or array-like of float, default="auto"
+        The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
+    shrinkage : "auto", float, array-like of float or None, default="auto"
+        Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
+        free decays and keeps them; an array tries its values; "auto" and None fit none.
+    alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
+        Bounds of alpha; of 1 / C for estimators with a C.
+    guard_cv : "auto", int, splitter, iterable or None, default="auto"
+        Outer folds that rerun the whole search for `guard_score_`. "auto": the folds of `cv`, if free decays are
+        fitted; None: no guard.
+    max_iter : int, default=200
+        Most hypergradient steps of a stage.
+    tol : float, default=1e-6
+        Hypergradient at which a stage ends, in units of the log of a squared loss or of the loss itself.
+    time_limit : float or None, default=None
+        Seconds after which the best model so far is kept.
+    n_jobs : int or None, default=None
+        Folds preprocessed, and guard folds run, at once.
+    random_state : int, RandomState instance or None, default=None
+        Of the random split when `cv` is a float.
+    verbose : int, default=0
+        1 prints a line a stage, 2 a line a step.
+    error_score : "raise" or float, default=nan
+        The score where scoring fails. With "raise", a class without training rows in a fold is an error too, else a
+        warning.
+    return_train_score : bool, default=False
+        Whether `cv_results_` holds training scores.
+
+    Attributes
+    ----------
+    best_estimator_ : estimator
+        The user's own class with the tuned weights, fitted on all rows.
+    best_params_ : dict
+        The global equivalent, with nested names: for granularity="global" fitting the estimator with it gives
+        `best_estimator_`; finer decays are in `alphas_` and in `refit_estimator()`.
+    best_score_, best_index_, cv_results_, scorer_, n_splits_, refit_time_, multimetric_
+        As GridSearchCV's; a row of `cv_results_` is a stage of the search, row 0 the tuned global alpha.
+    classes_, n_features_in_, feature_names_in_
+        Of `best_estimator_`.
+    alphas_ : dict
+        Decay of each feature, output, group or weight, by name; infinite where the weights are exact zeros.
+    exponent_, shrinkage_ : float
+        q of the chosen row, and the prior of its free decays (0: none).
+    n_hyperparameters_ : int
+        Numbers that were fitted to held-out loss.
+    baseline_score_ : float
+        Score of the tuned global alpha.
+    guard_score_, guard_scores_, guard_reason_ : float, ndarray, str
+        Mean score over outer folds in which the whole search was rerun, each fold's, and why there is none.
+    n_iter_, history_, stop_reason_ : int, dict of lists, str
+        Evaluations, each of them, and why the search ended.
+    hypergradient_error_ : float
+        Relative residual of the adjoint equation at the chosen row.
+    total_time_ : float
+        Seconds.
+
+    Raises
+    ------
+    TypeError
+        If the estimator or one of its settings has no differentiable L2 objective.
+    ValueError
+        If data, folds or parameters cannot be used; the message names parameter, rule and value.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from skhyper import HyperTrainingSearchCV
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> search = HyperTrainingSearchCV(Ridge(), granularity="global").fit(X, y)
+    >>> print(search.best_estimator_)
+    Ridge(alpha=0.000483...)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [HasMethods(["fit"])],
+        "granularity": [StrOptions({"auto", *GRANULARITIES})],
+        "decay_groups": ["array-like", dict, None],
+        "algorithm": [StrOptions(set(ALGORITHMS)), Algorithm],
+        "cv": ["cv_object", Interval(Real, 0, 1, closed="neither")],
+        "scoring": BaseSearchCV._parameter_constraints["scoring"],
+        "refit": ["boolean", str, callable],
+        "exponent": [StrOptions({"auto"}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
+        "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like", None],
+        "alpha_bounds": ["array-like"],
+        "guard_cv": [StrOptions({"auto"}), "cv_object"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "error_score": [StrOptions({"raise"}), Real],
+        "return_train_score": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        granularity="auto",
+        decay_groups=None,
+        algorithm="auto",
+        cv=None,
+        scoring=None,
+        refit=True,
+        exponent="auto",
+        shrinkage="auto",
+        alpha_bounds=(1e-8, 1e8),
+        guard_cv="auto",
+        max_iter=200,
+        tol=1e-6,
+        time_limit=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+        error_score=np.nan,
+        return_train_score=False,
+    ):
+        self.estimator = estimator
+        self.granularity = granularity
+        self.decay_groups = decay_groups
+        self.algorithm = algorithm
+        self.cv = cv
+        self.scoring = scoring
+        self.refit = refit
+        self.exponent = exponent
+        self.shrinkage = shrinkage
+        self.alpha_bounds = alpha_bounds
+        self.guard_cv = guard_cv
+        self.max_iter = max_iter
+        self.tol = tol
+        self.time_limit = time_limit
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+        self.error_score = error_score
+        self.return_train_score = return_train_score
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags = deepcopy(get_tags(self.estimator).target_tags)
+        tags.array_api_support = False
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, **params):
+        """Tune on the folds of `cv`, choose a row, and fit it to all rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        **params : dict
+            As GridSearchCV's: `groups` for the splitter, `sample_weight` and others for the estimator; routed where
+            metadata routing is on.
+
+        Returns
+        -------
+        self : HyperTrainingSearchCV
+            Fitted.
+        """
+        budget = Budget(np.inf if self.time_limit is None else self.time_limit, self.max_iter)
+        job = self._check(X, y, params)
+        watch = Watch(self, X, y, self.verbose)
+        with torch_session(_work(job)):
+            task = self._encode(job, job.splits)
+            algorithm = resolve(self.algorithm, task.encoding.problem)
+            plan = self._plan(task)
+            result = self._rows(task.encoding.problem, tune(task.encoding.problem, algorithm, plan, budget, watch))
+            self._score(job, task, result, plan)
+            self._select(job, task, result, plan)
+            if self.refit:
+                self._refit(job, algorithm, result)
+        self._store(job, result, plan)
+        self._store_guard(guard_search(self, job, bool(plan.taus), budget))
+        self.total_time_ = budget.seconds
+        watch.end()
+        return self
+
+    def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
+        """Everything that can be wrong with data and parameters, before any work."""
+        check_bounds(self.alpha_bounds)
+        check_exponents(self.exponent)
+        check_shrinkage(self.shrinkage)
+        resolve_granularity(self.granularity, self.decay_groups)
+        scorers, metric = self._get_scorers()
+        X, y = indexable(X, y)
+        target, sample_weight = check_data(self.estimator, X, y, params)
+        params = _check_method_params(X, params=params)
+        routed = self._get_routed_params_for_fit(params)
+        check_fit_params(target, routed.estimator.fit)
+        cv = resolve_cv(self.cv, y, classifier=is_classifier(self.estimator), random_state=self.random_state)
+        splits = split_rows(cv, X, y, routed.splitter.split)
+        scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
+        twin = scoring_name(self.scoring, self.refit)
+        return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin)
+
+    def _encode(self, job: Job, splits: list[Split] | None) -> Task:
+        task = make_task(
+            job.target,
+            job.x,
+            job.y,
+            splits,
+            granularity=resolve_granularity(self.granularity, self.decay_groups),
+            decay_groups=self.decay_groups,
+            sample_weight=job.sample_weight,
+            params=job.routed.estimator.fit,
+            scoring=job.twin,
+            n_jobs=self.n_jobs,
+        )
+        if task.encoding.missing:
+            message = f"Classes without training rows, by fold of cv: {task.encoding.missing}."
+            if self.error_score == "raise":
+                raise ValueError(message)
+            warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=3)
+        return task
+
+    def _plan(self, task: Task) -> Plan:
+        taus = check_shrinkage(self.shrinkage)
+        if taus and task.columns is not None:
+            raise ValueError(
+                f"shrinkage={self.shrinkage!r} fits free decays, which all folds share, but preprocessing gives folds "
+                "different columns; set shrinkage=None."
+            )
+        bounds = check_bounds(self.alpha_bounds)
+        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol)
+
+    def _rows(self, problem: Problem, result: Result) -> Result:
+        """What selection chooses from: every stage's snapshot."""
+        return result
+
+    def _score(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
+        """`cv_results_`, with GridSearchCV's keys."""
+        n_iter = len(result.history)
+        out = score_snapshots(task, result, job.splits, job.scoring, train=self.return_train_score, n_iter=n_iter)
+        first = out[0]["test_scores"]
+        self.multimetric_ = isinstance(first, dict)
+        if callable(self.scoring) and self.multimetric_:
+            self._check_refit_for_multimetric(first)
+        adapter = job.target.adapter
+        candidates = [{job.target.parameter: adapter.value(self._alpha(row))} for row in result.snapshots]
+        self.n_splits_ = len(job.splits)
+        self.cv_results_ = self._format_results(candidates, self.n_splits_, out, row_columns(result, plan.taus))
+
+    def _select(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
+        """The row to keep: by the paired rule, unless one was asked for."""
+        if self.multimetric_ and not self.refit:
+            return
+        metric = self.refit if self.multimetric_ else job.metric
+        if callable(self.refit):
+            self.best_index_ = self._select_best_index(self.refit, metric, self.cv_results_)
+        elif isinstance(self.shrinkage, Real) or (isinstance(self.exponent, Real) and not plan.taus):
+            self.best_index_ = len(result.snapshots) - 1
+        else:
+            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric))
+        if not callable(self.refit):
+            means = self.cv_results_[f"mean_test_{metric}"]
+            self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
+        self.best_params_ = self.cv_results_["params"][self.best_index_]
+
+    def _choose(self, losses: NDArray[np.float64]) -> int:
+        """The paired rule."""
+        return choose(losses)
+
+    def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
+        """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.
+
+        Scores of free decays would flatter them: each fold's outer loss is that of decays fitted to the others.
+        """
+        twins = job.target.adapter.twins(job.target.leaf.estimator, task.encoding.problem.network.n_outputs)
+        if self.scoring is None or plan.taus or job.twin in twins:
+            return result.losses.numpy()
+        return -np.stack([self.cv_results_[f"split{k}_test_{metric}"] for k in range(self.n_splits_)], axis=1)
+
+    def _alpha(self, row: Snapshot) -> float:
+        """A row's alpha; the way through its logarithm does not lead out of the bounds."""
+        return float(np.clip(alpha_of(row), *self.alpha_bounds))
+
+    def _refit(self, job: Job, algorithm: CoreAlgorithm, result: Result) -> None:
+        """The chosen row on all rows."""
+        start = time.perf_counter()
+        task = self._encode(job, None)
+        chosen = result.snapshots[self.best_index_]
+        refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
+        self.best_estimator_ = task.fitted(0, refitted.w, self._alpha(chosen), len(result.history))
+        decays = to_numpy(refitted.decays)
+        self.alphas_ = dict(zip(task.decay_names, decays.tolist(), strict=False))
+        self._feature_decays = task.feature_decays(decays)
+        self.refit_time_ = time.perf_counter() - start
+        if hasattr(self.best_estimator_, "feature_names_in_"):
+            self.feature_names_in_ = self.best_estimator_.feature_names_in_
+
+    def _store(self, job: Job, result: Result, plan: Plan) -> None:
+        """What the search learnt, in plain types."""
+        scorers = job.scoring.scorer
+        self.scorer_ = getattr(scorers, "_scorers", scorers) if self.multimetric_ else scorers
+        self.history_ = as_columns(result.history)
+        self.n_iter_ = len(result.history)
+        self.stop_reason_ = result.stop_reason.value
+        if hasattr(self, "best_index_"):
+            chosen = result.snapshots[self.best_index_]
+            self.exponent_ = float(chosen.hyper.exponent)
+            self.shrinkage_ = self.cv_results_["shrinkage"][self.best_index_]
+            self.n_hyperparameters_ = chosen.n_hyperparameters
+            self.hypergradient_error_ = chosen.error
+
+    def _store_guard(self, guard: Guard) -> None:
+        self.guard_score_, self.guard_scores_, self.guard_reason_ = guard
+
+    def refit_estimator(self):
+        """An unfitted Pipeline of column scaling and estimator that keeps the tuned decays of features.
+
+        Returns
+        -------
+        pipeline : estimator
+            The user's estimator with the columns scaled before its final step; `fit` on the training rows gives the
+            coefficients of `best_estimator_` times what the columns were divided by, and `clone` keeps the decays.
+            Columns whose decay is infinite are multiplied by zero.
+
+        Raises
+        ------
+        AttributeError
+            If the search was not refitted.
+        ValueError
+            If a feature's weights do not share one decay.
+        """
+        check_is_fitted(self, "best_estimator_")
+        if self._feature_decays is None:
+            raise ValueError(
+                f"refit_estimator needs one decay for each feature, but granularity={self.granularity!r} gives the "
+                "weights of a feature different ones."
+            )
+        adapter = adapter_for(unwrap(self.estimator).estimator)
+        alpha = adapter.alpha(*self.best_params_.values())
+        factors = np.sqrt(alpha / self._feature_decays)
+        return keep_decays(clone(self.estimator).set_params(**self.best_params_), factors)
+
+
+def _work(job: Job) -> float:
+    """Multiplications of X with itself."""
+    n, p = len(job.y), getattr(job.x, "shape", (0, 1))[-1]
+    return float(n) * p * min(n, p)

@@ -1,0 +1,56 @@
+"""`cv` as GridSearchCV reads it, and two things more: folds that the smallest class can fill, and one random split."""
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit, check_cv
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import _num_samples
+
+from ..boundary import Split, check_splits
+
+DEFAULT_FOLDS = 5
+
+
+def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None) -> Any:
+    """A splitter.
+
+    Parameters
+    ----------
+    cv : None, int, float, splitter or iterable
+        None: `DEFAULT_FOLDS` folds, or as many as the smallest class has members, at least 2. A float: one random
+        split that holds out this share. All else as `sklearn.model_selection.check_cv`.
+    y : array-like
+    classifier : bool
+        Whether int and None stratify, and a float too.
+    random_state : int, RandomState or None
+        Of the one random split.
+    """
+    if cv is None:
+        return check_cv(default_folds(y, classifier), y, classifier=classifier)
+    if isinstance(cv, Real) and not isinstance(cv, Integral):
+        stratify = classifier and type_of_target(y) in ("binary", "multiclass")
+        splitter = StratifiedShuffleSplit if stratify else ShuffleSplit
+        return splitter(n_splits=1, test_size=float(cv), random_state=random_state)
+    return check_cv(cv, y, classifier=classifier)
+
+
+def default_folds(y: Any, classifier: bool) -> int:
+    """The number of folds when nobody says."""
+    smallest = _num_samples(y)
+    if classifier and type_of_target(y) in ("binary", "multiclass"):
+        smallest = np.unique(np.asarray(y), return_counts=True)[1].min()
+    return int(max(2, min(DEFAULT_FOLDS, smallest)))
+
+
+def split_rows(cv: Any, x: Any, y: Any, params: Mapping[str, Any]) -> list[Split]:
+    """The folds of a splitter, checked."""
+    n_splits = cv.get_n_splits(x, y, **params)
+    splits = check_splits(list(cv.split(x, y, **params)), _num_samples(x))
+    if len(splits) != n_splits:
+        raise ValueError(
+            f"cv.split and cv.get_n_splits return inconsistent results. Expected {n_splits} splits, got {len(splits)}"
+        )
+    return splits
