@@ -24,6 +24,9 @@ ARMIJO = 1e-4
 VALUE_ERROR = 0.1  # of the objective, in units of the relative accuracy of the weights
 SHALLOWER = 0.9  # slope at the end of a step, relative to its beginning, that is accepted where values say nothing
 MAX_BACKTRACKS = 25
+MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
+ROUNDING = 1e-14  # relative error of the outer loss
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Objective:
 
     def value(self, outer: float, offsets: Tensor | None) -> float:
         """The objective from the outer loss."""
-        data = math.log(max(outer, 1e-300)) if self.log_scale and outer == outer else outer
+        data = math.log(max(outer, TINY)) if self.log_scale and outer == outer else outer
         return data if offsets is None else data + self._weight * float((offsets**2).sum())
 
     def gradient(self, evaluation: Evaluation) -> Hyper:
         """The objective's gradient from the outer loss's."""
-        factor = 1 / evaluation.value if self.log_scale else 1.0
+        factor = 1 / max(evaluation.value, TINY) if self.log_scale else 1.0
         log_alpha, exponent, offsets = evaluation.gradient
         if offsets is not None and evaluation.hyper.offsets is not None:
             offsets = factor * offsets + 2 * self._weight * evaluation.hyper.offsets
@@ -73,7 +76,7 @@ class Proposals(ABC):
 
     @abstractmethod
     def observe(self, evaluation: Evaluation, accuracy: float = 0.0) -> None:
-        """What came of the last proposal, with weights of that accuracy; a loss that is not finite shortens the step."""
+        """What came of the last proposal, its weights this accurate; a loss that is not finite shortens the step."""
 
 
 class QuasiNewton(Proposals):
@@ -122,8 +125,9 @@ class QuasiNewton(Proposals):
         self._x = self._x.clamp(self._lower, self._upper)
         self._trial, self._value, self._gradient = self._x, float("inf"), torch.zeros_like(self._x)
         self._direction, self._length, self._backtracks = torch.zeros_like(self._x), 1.0, 0
+        self._idle, self._least = 0, math.inf
         self._pairs: deque[tuple[Tensor, Tensor]] = deque(() if learnt is None else learnt._pairs, maxlen=MEMORY)
-        self._accuracy, self.slope = 0.0, float("inf")
+        self._accuracy, self.slope = 0.0, math.inf
 
     def propose(self) -> Hyper | None:
         """The trial point of the current line search."""
@@ -133,7 +137,10 @@ class QuasiNewton(Proposals):
         """Accept the trial point and turn, or shorten the step."""
         value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
         gradient = self._pack(self.objective.gradient(evaluation))
-        if self._lower_enough(value, gradient, VALUE_ERROR * max(accuracy, self._accuracy)):
+        finite = math.isfinite(value) and bool(gradient.isfinite().all())
+        if self._value == math.inf and not finite:
+            self.stop_reason = StopReason.DIVERGED
+        elif finite and self._lower_enough(value, gradient, VALUE_ERROR * max(accuracy, self._accuracy)):
             self._accept(self._trial - self._x, value, gradient)
             self._accuracy = accuracy
         elif self._backtracks >= MAX_BACKTRACKS:
@@ -149,23 +156,26 @@ class QuasiNewton(Proposals):
         """Armijo's condition; where values are the same but for their error, slopes decide (Hager and Zhang, 2005)."""
         step = self._trial - self._x
         slope = float(self._gradient @ step)
-        if value <= self._value + min(ARMIJO * slope, 0.0) + 1e-14 * abs(self._value):
+        if value <= self._value + min(ARMIJO * slope, 0.0) + self._rounding:
             return True
         return value <= self._value + error and slope < 0 and abs(float(gradient @ step)) <= -SHALLOWER * slope
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
-        if not bool(torch.isfinite(gradient).all()):
-            self.stop_reason = StopReason.NO_PROGRESS
-            return
         change = gradient - self._gradient
-        if self._value < float("inf") and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
+        idle = value >= self._value - self._rounding
+        if self._value < math.inf and float(step @ change) > 1e-12 * float(step.norm() * change.norm()):
             self._pairs.append((step, change))
         self._x, self._value, self._gradient = self._trial, value, gradient
         blocked = ((self._x <= self._lower) & (gradient > 0)) | ((self._x >= self._upper) & (gradient < 0))
         free = torch.where(blocked, 0.0, gradient)
-        self.slope = float(free.abs().max())
-        if self.slope <= self.tol:
+        self.slope = size = float(free.abs().max())
+        if size <= self.tol:
             self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
+            return
+        self._idle = self._idle + 1 if idle and size > self._least / 2 else 0
+        self._least = min(self._least, size)
+        if self._idle >= MAX_IDLE:
+            self.stop_reason = StopReason.NO_PROGRESS
             return
         direction = -torch.where(blocked, 0.0, self._multiply(free))
         if float(direction @ free) >= 0:
@@ -186,6 +196,11 @@ class QuasiNewton(Proposals):
         elif self._curvature > 0:
             metric *= self._curvature
         return metric
+
+    @property
+    def _rounding(self) -> float:
+        # A logarithm has the relative rounding error of its argument.
+        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""
@@ -211,4 +226,6 @@ class QuasiNewton(Proposals):
 
     def _unpack(self, x: Tensor) -> Hyper:
         n = 1 + self._moves
-        return Hyper(x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:])
+        return Hyper(
+            x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:]
+        )

@@ -6,8 +6,8 @@ mean of X_k'X_k and c the geometric mean of all diagonals added,
 
     M_kt = S_kt (G + diag c) S_kt,    S_kt^2 = (diag G + a_kt) / (diag G + c),
 
-costs one Cholesky factor, which serves while c moves little, and leaves a handful of steps. They run in single precision,
-their residuals are formed in double precision, so that the solution is as accurate as its tolerance says.
+costs one Cholesky factor, which serves while c moves little, and leaves a handful of steps. They run in single
+precision and their residuals are formed in double precision, so that the solution is as accurate as its tolerance says.
 
 The family's decays are solved for by Newton's method with the penalty's gradient as a variable of its own, each step as
 accurate as it pays.
@@ -227,7 +227,7 @@ class IterativeResponse(BestResponse):
     def _curvature(
         self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None, quadratic: bool
     ) -> tuple[Curvature, Tensor]:
-        """The penalty's Hessian with b_g scaled by the share of the gradient variable along a_g w_g, b_g cut to be positive."""
+        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g and cut to be positive definite."""
         decays = self._decays
         r = decays.relative(w, s2)
         a_g = decays.log_decays_at(r, hyper).exp()
@@ -332,7 +332,11 @@ class IterativeResponse(BestResponse):
             return (p @ self._low_gram + self._bend(p, low)).flatten(1)
 
         found = conjugate_gradients(
-            product, lambda p: precondition.low(p.unflatten(-1, shape[1:])).flatten(1), (r / size).float().flatten(1), tol.float(), CG_MAX_ITER
+            product,
+            lambda p: precondition.low(p.unflatten(-1, shape[1:])).flatten(1),
+            (r / size).float().flatten(1),
+            tol.float(),
+            CG_MAX_ITER,
         )
         return found.x.unflatten(-1, shape[1:]).double() * size / unit, found.residual.double()
 

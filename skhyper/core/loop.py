@@ -58,11 +58,13 @@ class Journal:
         parts = [gradient.log_alpha.reshape(1)] + ([] if gradient.offsets is None else [gradient.offsets])
         point = (float(evaluation.hyper.log_alpha), float(evaluation.hyper.exponent))
         self._write(stage, evaluation.value, objective, *point, float(torch.cat(parts).norm()), evaluation.error)
+        self.budget.check()
 
     def scanned(self, stage: str, log_alpha: Tensor, losses: Tensor, objectives: Tensor, exponent: float) -> None:
         """Note points of a scan, which have no hypergradient."""
         for x, loss, objective in zip(log_alpha.tolist(), losses.tolist(), objectives.tolist(), strict=True):
             self._write(stage, loss, objective, x, exponent, math.nan, 0.0)
+        self.budget.check()
 
     def _write(
         self, stage: str, value: float, objective: float, log_alpha: float, exponent: float, norm: float, error: float
@@ -72,7 +74,6 @@ class Journal:
         self.records.append(record)
         if self.observer is not None:
             self.observer(record)
-        self.budget.check()
 
 
 @dataclass
@@ -107,8 +108,8 @@ def run(
 ) -> Stage:
     """Evaluate what is proposed until nothing is left, the budget is spent, or the user interrupts.
 
-    Weights are solved for to a relative accuracy of `tol`, or of a share of the objective's slope while that is more, but not
-    more than `loosest`.
+    Weights are solved for to a relative accuracy of `tol`, or of a share of the objective's slope while that is more,
+    but not more than `loosest`.
 
     The best evaluation is returned in every case; an interruption before the first one is raised.
     """
@@ -123,7 +124,8 @@ def run(
             evaluation = response.evaluate(hyper, s2, w, accuracy)
             value = objective.value(evaluation.value, hyper.offsets)
             end.n_iter += 1
-            if value < end.value + VALUE_ERROR * end.accuracy:  # of two that are as good, the later one is more accurate
+            # Of two that are as good but for their error, the later one is more accurate.
+            if value < end.value + VALUE_ERROR * end.accuracy:
                 end.best, end.value, end.accuracy, w = evaluation, value, accuracy, evaluation.w
             proposals.observe(evaluation, accuracy)
             journal.evaluated(stage, evaluation, value)

@@ -41,7 +41,7 @@ class FoldMoments(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums of z z' over all rows that some fold uses, z = (x_i - shift, y_i - shift, 1); the final fit needs no others."""
+    """Sums of z z' over all rows that some fold uses, z = (x_i - shift, y_i - shift, 1), from which the final fit comes."""
 
     x: Tensor  # the matrix and the targets that they are of
     y: Tensor
@@ -72,7 +72,7 @@ class Cell(NamedTuple):
 
 
 def fold_moments(problem: Problem) -> tuple[FoldMoments, Sums] | None:
-    """The moments, and sums for the final fit; None where rows fall into too many cells, or X is sparse or not shared."""
+    """The moments and the sums; None where rows fall into too many cells, or X is sparse or not shared by the folds."""
     design = problem.design
     if not isinstance(design, DenseDesign) or not design.shared or problem.y.ndim == 3:
         return None

@@ -5,7 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -23,12 +23,13 @@ from .scan import Grid, Scan, scan
 GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
 COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
-STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals,
-LOOSEST = 1e-4  # where evaluations are dear this at first
+STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals;
+DEAR_STEP_TOL = 1e-5  # where evaluations are dear this at the end,
+LOOSEST = 1e-4  # and this at first
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
-DEAR_STEP_TOL = 3e-3  # the accuracy of its weights,
+EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
 FIRST_STEP = 0.25  # the length of its first step,
 EXPONENT_TOL = 2e-3  # and the gradient to which it is
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
@@ -80,6 +81,7 @@ class _Procedure:
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
+        self.diverged = False
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -89,12 +91,16 @@ class _Procedure:
                 stage()
         except OutOfBudget as stop:
             reason = stop.reason
+        except FloatingPointError:
+            self.diverged = True
+            if not self.snapshots:
+                raise
         except KeyboardInterrupt:
             reason = StopReason.INTERRUPTED
             if not self.snapshots:
                 raise
         if reason not in ENDED:
-            reason = self.snapshots[-1].stop_reason
+            reason = StopReason.DIVERGED if self.diverged else self.snapshots[-1].stop_reason
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
@@ -105,8 +111,15 @@ class _Procedure:
             scan = self._scan("scan of one fold", [centre + x for x in COARSE_GRID], 2.0, response=self._pilot)
             scan = scan._replace(w=self._for_all_folds(scan.w))
         self.curvature = scan.curvature
-        self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
-        self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+        try:
+            self._refine("global alpha", scan, 2.0, 1, self.plan.tol, self._step_tol)
+        finally:
+            if self.snapshots:
+                self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+
+    @property
+    def _step_tol(self) -> float:
+        return STEP_TOL if self.response.scans else DEAR_STEP_TOL
 
     @cached_property
     def _pilot(self) -> BestResponse:
@@ -125,6 +138,7 @@ class _Procedure:
         centre = float(self.snapshots[0].hyper.log_alpha)
         path = None
         for q in (2.0, *self.plan.exponents):
+            self.journal.budget.check()
             scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
             path = scan.path
             if q < 2:
@@ -137,15 +151,15 @@ class _Procedure:
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
         objective = Objective(self.plan.log_scale, self.n)
-
-        def proposals(start: Hyper, learnt: QuasiNewton | None = None) -> QuasiNewton:
-            bound = self.plan.bounds
-            return QuasiNewton(start, objective, bound, EXPONENT_TOL, 0.0, bounds, FIRST_STEP, learnt)
-
-        first = proposals(hyper)
-        lead = self._run(self._pilot, "family of one fold", first, objective, start.w[:1], DEAR_STEP_TOL)
-        then = proposals(lead.best.hyper if lead.best else hyper, first)
-        self._stage("family", then, objective, start.w, 2, DEAR_STEP_TOL)
+        search = partial(
+            QuasiNewton, bounds=self.plan.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
+        )
+        first = search(hyper, objective)
+        lead = self._run(self._pilot, "family of one fold", first, objective, start.w[:1], EXPONENT_STEP_TOL)
+        if lead.best is None or lead.stop_reason in ENDED:
+            raise OutOfBudget(lead.stop_reason)
+        then = search(lead.best.hyper, objective, learnt=first)
+        self._stage("family", then, objective, start.w, 2, EXPONENT_STEP_TOL)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -155,8 +169,10 @@ class _Procedure:
             name = f"free decays, tau = {tau:g}"
             end = self._descend_offsets(name, self.response, hyper, w, self.s2, tau)
             if self.plan.competes and self.problem.n_folds > 1:
+                self._raise_if_ended(end)
                 end = replace(end, fold_losses=self._cross_fitted(name, end, tau))
             self.snapshots.append(end)
+            self._raise_if_ended(end)
             hyper, w = end.hyper, end.w
 
     def _cross_fitted(self, name: str, end: Snapshot, tau: float) -> Tensor:
@@ -164,8 +180,12 @@ class _Procedure:
         losses, folds = [], torch.arange(self.problem.n_folds)
         for k in folds:
             others, own = self.response.take_folds(folds != k), self.response.take_folds(folds == k)
-            fitted = self._descend_offsets(name, others, end.hyper, end.w[folds != k], self.s2[folds != k], tau)
-            w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], STEP_TOL)
+            start = end.hyper
+            if self.response.scans:
+                start = start._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
+            fitted = self._descend_offsets(name, others, start, end.w[folds != k], self.s2[folds != k], tau)
+            self._raise_if_ended(fitted)
+            w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], self._step_tol)
             losses.append(own.fold_losses(w))
         return torch.cat(losses)
 
@@ -176,7 +196,7 @@ class _Procedure:
         objective = Objective(self.plan.log_scale, n, tau)
         proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
         count = 2 + self.problem.decays.n_groups
-        end = self._run(response, name, proposals, objective, w, STEP_TOL, s2)
+        end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
         return end.snapshot(name, count, self.journal.budget.seconds)
 
     def _refine(self, name: str, scan: Scan, q: float, count: int, tol: float, accuracy: float) -> None:
@@ -191,7 +211,14 @@ class _Procedure:
     ) -> None:
         """Run the loop on all folds, and keep a snapshot."""
         end = self._run(self.response, name, proposals, objective, w, accuracy)
+        if end.best is None and self.snapshots:
+            self.diverged = True
+            return
         self.snapshots.append(end.snapshot(name, count, self.journal.budget.seconds))
+        self._raise_if_ended(self.snapshots[-1])
+
+    def _raise_if_ended(self, end: Snapshot) -> None:
+        """Leave all stages where one was cut short."""
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
@@ -206,7 +233,7 @@ class _Procedure:
         s2: Tensor | None = None,
     ) -> Stage:
         """The loop; where evaluations are dear, they are as accurate as the hypergradient's size asks for."""
-        loosest = 0.0 if response.scans else LOOSEST
+        loosest = 0.0 if self.response.scans else LOOSEST
         s2 = self.s2[: response.problem.n_folds] if s2 is None else s2
         return run(response, proposals, objective, s2, self.journal, stage=name, w=w, tol=accuracy, loosest=loosest)
 

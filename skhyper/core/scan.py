@@ -70,7 +70,7 @@ def scan(
             break
         lowest = int(values.argmin())
         if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
-            break
+            todo = todo[:0]
         if not len(todo):
             todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]
     i = int(values.argmin())
