@@ -227,7 +227,7 @@ class IterativeResponse(BestResponse):
     def _curvature(
         self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None, quadratic: bool
     ) -> tuple[Curvature, Tensor]:
-        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g and cut to be positive definite."""
+        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g, cut to be positive definite."""
         decays = self._decays
         r = decays.relative(w, s2)
         a_g = decays.log_decays_at(r, hyper).exp()
@@ -323,9 +323,9 @@ class IterativeResponse(BestResponse):
         """H^-1 r in single precision, to a reduction of the residual by `tol` (K,); and what it is reduced to."""
         unit, shape = self._unit, r.shape
         size = r.abs().amax((-1, -2), keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)
-        b = None if curvature.b is None else curvature.b / unit
-        low = Curvature(curvature.a / unit, curvature.diagonal / unit, b, curvature.w)
-        low = Curvature(*(None if t is None else t.float() for t in low))
+        b = None if curvature.b is None else (curvature.b / unit).float()
+        a, diagonal = ((t / unit).float() for t in (curvature.a, curvature.diagonal))
+        low = Curvature(a, diagonal, b, curvature.w.float())
 
         def product(p: Tensor) -> Tensor:
             p = p.unflatten(-1, shape[1:])
