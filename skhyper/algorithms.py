@@ -93,10 +93,9 @@ class ImplicitDifferentiation(Algorithm):
     Parameters
     ----------
     dense_limit : int, default=1500
-        Largest block of the Hessian that is factorised; above, conjugate gradients.
+        Largest block of the Hessian that is factorised; above, conjugate gradients take products with it.
     dense_cost : float, default=200.0
-        Most operations that a factorised Hessian may cost, in products of the Hessian with a vector; above, conjugate
-        gradients.
+        Most operations for a factorised Hessian, in products with it.
     max_iter : int, default=200
         Most Newton steps for one set of hyperparameters.
     cg_max_iter : int, default=1000

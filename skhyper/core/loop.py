@@ -56,11 +56,13 @@ class Journal:
         parts = [gradient.log_alpha.reshape(1)] + ([] if gradient.offsets is None else [gradient.offsets])
         point = (float(evaluation.hyper.log_alpha), float(evaluation.hyper.exponent))
         self._write(stage, evaluation.value, objective, *point, float(torch.cat(parts).norm()), evaluation.error)
+        self.budget.check()
 
     def scanned(self, stage: str, log_alpha: Tensor, losses: Tensor, objectives: Tensor, exponent: float) -> None:
         """Note points of a scan, which have no hypergradient."""
         for x, loss, objective in zip(log_alpha.tolist(), losses.tolist(), objectives.tolist(), strict=True):
             self._write(stage, loss, objective, x, exponent, math.nan, 0.0)
+        self.budget.check()
 
     def _write(
         self, stage: str, value: float, objective: float, log_alpha: float, exponent: float, norm: float, error: float
@@ -70,7 +72,6 @@ class Journal:
         self.records.append(record)
         if self.observer is not None:
             self.observer(record)
-        self.budget.check()
 
 
 @dataclass

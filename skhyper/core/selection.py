@@ -31,11 +31,14 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     With d_k the loss of row 0 minus that of the best row in fold k, the best row is kept when
     mean(d) > c std(d) / sqrt(K).
     """
-    means = np.where(np.isfinite(losses).all(axis=1), losses.mean(axis=1), np.inf)
+    finite = np.isfinite(losses).all(axis=1)
+    means = np.where(finite, np.where(finite[:, None], losses, 0.0).mean(axis=1), np.inf)
     best = int(means.argmin())
+    if not finite[0]:
+        return best
     gain = losses[0] - losses[best]
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return best if gain.mean() > standard_errors * error or not np.isfinite(losses[0]).all() else 0
+    return best if gain.mean() > standard_errors * error else 0
 
 
 def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:
@@ -82,7 +85,9 @@ def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull
     m = len(predictions)
     # With v on the simplex, the residual is sum_m v_m (f_m - y): the constraint is one more, heavy equation.
     residuals = ((predictions - y) * root).reshape(m, -1).T
-    heavy = HEAVY * max(np.linalg.norm(residuals), strength, np.finfo(float).tiny)
+    heavy = HEAVY * max(np.linalg.norm(residuals), strength)
+    if heavy == 0:
+        return np.full(m, 1 / m)
     matrix = np.vstack([residuals, strength * np.eye(m), np.full((1, m), heavy)])
     target = np.concatenate([np.zeros(len(residuals)), np.full(m, strength / m), [heavy]])
     weights, _ = nnls(matrix, target)
