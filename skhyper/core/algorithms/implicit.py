@@ -10,8 +10,9 @@ from skhyper.core.algorithms.base import Algorithm, BestResponse
 from skhyper.core.cg import conjugate_gradients
 from skhyper.core.decays import Hyper
 from skhyper.core.hessian import Factor, Hessian, Layout
+from skhyper.core.inner import InnerObjective
 from skhyper.core.networks import Layers
-from skhyper.core.newton import Minimiser, Objective
+from skhyper.core.newton import Minimiser
 from skhyper.core.problem import Problem
 
 # Numbers in the batch of Hessians, or of rows, that is solved at once.
@@ -105,10 +106,10 @@ class ImplicitResponse(BestResponse):
             for least in path:
                 if (hyper.exponent < least).any():
                     easier = hyper._replace(exponent=hyper.exponent.clamp(min=least))
-                    w = minimise(Objective(self.problem, easier, s2), w, PATH_TOL)
+                    w = minimise(InnerObjective(self.problem, easier, s2), w, PATH_TOL)
         else:
             w = w.expand(*folds, -1)
-        return minimise(Objective(self.problem, hyper, s2), w, tol)
+        return minimise(InnerObjective(self.problem, hyper, s2), w, tol)
 
     def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
         decays = self.problem.decays
