@@ -5,7 +5,7 @@ resolves to a configuration of the core.
 """
 
 from abc import ABC, abstractmethod
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
@@ -93,9 +93,9 @@ class ImplicitDifferentiation(Algorithm):
     Parameters
     ----------
     dense_limit : int, default=1500
-        Largest block of the Hessian that is factorised where X is dense; above, conjugate gradients.
-    sparse_limit : int, default=300
-        The same where X is sparse.
+        Largest block of the Hessian that is factorised; above, conjugate gradients take products with it.
+    dense_cost : float, default=200.0
+        Most operations for a factorised Hessian, in products with it.
     max_iter : int, default=200
         Most Newton steps for one set of hyperparameters.
     cg_max_iter : int, default=1000
@@ -116,16 +116,16 @@ class ImplicitDifferentiation(Algorithm):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "dense_limit": [Interval(Integral, 0, None, closed="left")],
-        "sparse_limit": [Interval(Integral, 0, None, closed="left")],
+        "dense_cost": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "cg_max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
-        self, *, dense_limit: int = 1500, sparse_limit: int = 300, max_iter: int = 200, cg_max_iter: int = 1000
+        self, *, dense_limit: int = 1500, dense_cost: float = 200.0, max_iter: int = 200, cg_max_iter: int = 1000
     ) -> None:
         self.dense_limit = dense_limit
-        self.sparse_limit = sparse_limit
+        self.dense_cost = dense_cost
         self.max_iter = max_iter
         self.cg_max_iter = cg_max_iter
 

@@ -1,5 +1,7 @@
 """scikit-learn's own checks of its contract, with no expected failure, and those that it keeps for itself."""
 
+import dataclasses
+
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import estimator_checks
@@ -68,3 +70,10 @@ def test_the_settings_of_an_algorithm_are_checked_at_fit():
     search = HyperTrainingSearchCV(Ridge(), algorithm=ImplicitDifferentiation(max_iter=0))
     with pytest.raises(ValueError, match="The 'max_iter' parameter of ImplicitDifferentiation"):
         search.fit([[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 2.0, 3.0])
+
+
+def test_an_algorithm_object_has_the_settings_of_the_core():
+    core = ImplicitDifferentiation()._resolve(None)
+    assert dataclasses.asdict(core) == ImplicitDifferentiation().get_params()
+    changed = ImplicitDifferentiation(dense_limit=1, dense_cost=2.0, max_iter=3, cg_max_iter=4)
+    assert dataclasses.asdict(changed._resolve(None)) == changed.get_params()

@@ -16,26 +16,26 @@ class Solution(NamedTuple):
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], diagonal: Tensor, b: Tensor, tol: Tensor, max_iter: int
+    product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], b: Tensor, tol: Tensor, max_iter: int
 ) -> Solution:
-    """Solve H x = b for every leading index, preconditioned by a positive diagonal.
+    """Solve H x = b for every leading index.
 
     Parameters
     ----------
     product : callable
         x -> H x, (..., n) -> (..., n); H symmetric.
-    diagonal : Tensor, shape (..., n)
-        The preconditioner, positive.
+    precondition : callable
+        r -> M^-1 r; M symmetric, positive definite and close to H. It may write to the same memory each time.
     b : Tensor, shape (..., n)
         Right-hand sides.
     tol : Tensor, shape (...,)
-        A system ends when r' D^-1 r <= tol^2 b' D^-1 b, or where p' H p <= 0 (then with the x it has; with
-        D^-1 b if that is the first direction).
+        A system ends when r' M^-1 r <= tol^2 b' M^-1 b, or where p' H p <= 0 (then with the x it has; with
+        M^-1 b if that is the first direction).
     max_iter : int
         Most products with H.
     """
     x, r = torch.zeros_like(b), b.clone()
-    z = r / diagonal
+    z = precondition(r)
     p, rho = z.clone(), (r * z).sum(-1)
     start = rho
     positive = torch.ones_like(rho, dtype=torch.bool)
@@ -52,7 +52,7 @@ def conjugate_gradients(
         step = torch.where(active, rho / curvature, 0.0)[..., None]
         x.addcmul_(step, p)
         r.addcmul_(step, hp, value=-1)
-        torch.div(r, diagonal, out=z)
+        z = precondition(r)
         previous, rho = rho, torch.where(active, (r * z).sum(-1), rho)
         active = active & (rho > tol**2 * start)
         p.mul_(torch.where(active, rho / previous, 0.0)[..., None]).add_(z)

@@ -146,6 +146,7 @@ class Hessian:
         problem = self.layout.problem
         return problem.loss.hessian_product(self.f, problem.y)
 
+    @cached_property
     def diagonal(self) -> Tensor:
         """The diagonal of H, with 1 where it is not positive: (..., K, n_weights)."""
         problem = self.layout.problem
@@ -156,6 +157,14 @@ class Hessian:
             parts.insert(1, rows.sum(-2))
         diagonal = torch.cat(parts, -1) + self.weight_curvature
         return torch.where(diagonal > 0, diagonal, 1.0)
+
+    def jacobi(self, r: Tensor) -> Tensor:
+        """r divided by the diagonal, in memory that the next call writes to."""
+        return torch.div(r, self.diagonal, out=self._quotient)
+
+    @cached_property
+    def _quotient(self) -> Tensor:
+        return torch.empty_like(self.diagonal)
 
     def blocks(self) -> Tensor:
         """H as matrices, without what groups that span blocks add: (..., K, blocks, block_size, block_size)."""

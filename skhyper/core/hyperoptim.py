@@ -21,8 +21,10 @@ MEMORY = 20  # pairs that the quasi-Newton matrix remembers
 FIRST_STEP = 0.5  # length of the first step in log-decay units
 MAX_STEP = 3.0
 ARMIJO = 1e-4
+VALUE_ERROR = 1e-6  # of the objective: weights of limited accuracy leave as much in it
+SHALLOWER = 0.9  # slope at the end of a step, relative to its beginning, that is accepted where values say nothing
 MAX_BACKTRACKS = 25
-MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
+MAX_IDLE = 10  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
 ROUNDING = 1e-14  # relative error of the outer loss
 TINY = 1e-300
 
@@ -52,6 +54,11 @@ class Objective:
         return Hyper(factor * log_alpha, factor * exponent, offsets)
 
     @property
+    def prior_curvature(self) -> float:
+        """The second derivative of the prior of an offset."""
+        return 2 * self._weight
+
+    @property
     def _weight(self) -> float:
         return (1.0 if self.log_scale else 0.5) / (self.n * self.tau**2)
 
@@ -71,12 +78,12 @@ class Proposals(ABC):
 
 
 class QuasiNewton(Proposals):
-    """Projected L-BFGS with backtracking over (log alpha, offsets) between bounds of log alpha.
+    """Projected L-BFGS with backtracking over log alpha, the offsets, and the exponent if it has room to move.
 
     Parameters
     ----------
     start : Hyper
-        Where to begin; the exponent stays as it is.
+        Where to begin.
     objective : Objective
         The unit to lower.
     bounds : tuple of float
@@ -85,16 +92,31 @@ class QuasiNewton(Proposals):
         The objective's projected gradient at which to stop, largest component.
     curvature : float
         Second derivative of the objective in log alpha, for the first step; 0 where it is not known.
+    exponents : tuple of float, optional
+        Bounds of the exponent, which stays as it is without.
+    first_step : float
+        Length of the first step where no curvature is known.
     """
 
     def __init__(
-        self, start: Hyper, objective: Objective, bounds: tuple[float, float], tol: float, curvature: float = 0.0
+        self,
+        start: Hyper,
+        objective: Objective,
+        bounds: tuple[float, float],
+        tol: float,
+        curvature: float = 0.0,
+        exponents: tuple[float, float] | None = None,
+        first_step: float = FIRST_STEP,
     ):
         self.objective, self.tol, self._start, self._curvature = objective, tol, start, curvature
+        self._moves, self._first_step = exponents is not None, first_step
         self._x = self._pack(start)
         self._lower = torch.full_like(self._x, -torch.inf)
         self._upper = -self._lower
         self._lower[0], self._upper[0] = bounds
+        if exponents is not None:
+            self._lower[1], self._upper[1] = exponents
+        self._metric = self._second_derivatives()
         self._x = self._x.clamp(self._lower, self._upper)
         self._trial, self._value, self._gradient = self._x, float("inf"), torch.zeros_like(self._x)
         self._direction, self._length, self._backtracks = torch.zeros_like(self._x), 1.0, 0
@@ -110,12 +132,10 @@ class QuasiNewton(Proposals):
         value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
         gradient = self._pack(self.objective.gradient(evaluation))
         finite = math.isfinite(value) and bool(gradient.isfinite().all())
-        step = self._trial - self._x
-        expected = min(ARMIJO * float(self._gradient @ step), 0.0)
         if self._value == math.inf and not finite:
             self.stop_reason = StopReason.DIVERGED
-        elif finite and value <= self._value + expected + self._rounding:
-            self._accept(step, value, gradient)
+        elif finite and self._lower_enough(value, gradient):
+            self._accept(self._trial - self._x, value, gradient)
         elif self._backtracks >= MAX_BACKTRACKS:
             self.stop_reason = StopReason.NO_PROGRESS
         else:
@@ -124,6 +144,15 @@ class QuasiNewton(Proposals):
             self._trial = (self._x + self._length * self._direction).clamp(self._lower, self._upper)
             if bool((self._trial == self._x).all()):
                 self.stop_reason = StopReason.NO_PROGRESS
+
+    def _lower_enough(self, value: float, gradient: Tensor) -> bool:
+        """Armijo's condition; where values are the same but for their error, slopes decide (Hager and Zhang, 2005)."""
+        step = self._trial - self._x
+        slope = float(self._gradient @ step)
+        if value <= self._value + min(ARMIJO * slope, 0.0) + self._rounding:
+            return True
+        flat = value <= self._value + VALUE_ERROR * max(abs(self._value), 1.0)
+        return flat and slope < 0 and abs(float(gradient @ step)) <= -SHALLOWER * slope
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
         change = gradient - self._gradient
@@ -137,7 +166,7 @@ class QuasiNewton(Proposals):
         if size <= self.tol:
             self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
             return
-        self._idle = self._idle + 1 if idle and size > self._least / 2 else 0
+        self._idle = self._idle + 1 if idle and size > SHALLOWER * self._least else 0
         self._least = min(self._least, size)
         if self._idle >= MAX_IDLE:
             self.stop_reason = StopReason.NO_PROGRESS
@@ -156,23 +185,39 @@ class QuasiNewton(Proposals):
         # A logarithm has the relative rounding error of its argument.
         return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
+    def _second_derivatives(self) -> Tensor:
+        """A guess at the diagonal of the objective's Hessian; all ones where only its shape is known."""
+        metric = torch.ones_like(self._x)
+        if self._curvature > 0 and self._start.offsets is not None:
+            n = len(self._start.offsets)
+            metric *= self._curvature
+            metric[-n:] = self._curvature / n + self.objective.prior_curvature
+        elif self._curvature > 0:
+            metric *= self._curvature
+        return metric
+
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""
         if not self._pairs:
-            return g / self._curvature if self._curvature > 0 else g * (FIRST_STEP / float(g.abs().max()))
+            return g / self._metric if self._curvature > 0 else g * (self._first_step / float(g.abs().max()))
         weights = []
         for s, y in reversed(self._pairs):
             weights.append((s @ g) / (s @ y))
             g = g - weights[-1] * y
         s, y = self._pairs[-1]
-        g = g * (s @ y) / (y @ y)
+        g = g / self._metric * ((s @ y) / (y @ (y / self._metric)))
         for (s, y), weight in zip(self._pairs, reversed(weights), strict=True):
             g = g + (weight - (y @ g) / (s @ y)) * s
         return g
 
     def _pack(self, hyper: Hyper) -> Tensor:
-        parts = [hyper.log_alpha.reshape(1)] + ([] if hyper.offsets is None else [hyper.offsets])
+        parts = [hyper.log_alpha.reshape(1)]
+        if self._moves:
+            parts.append(hyper.exponent.reshape(1))
+        if hyper.offsets is not None:
+            parts.append(hyper.offsets)
         return torch.cat(parts)
 
     def _unpack(self, x: Tensor) -> Hyper:
-        return Hyper(x[0], self._start.exponent, None if self._start.offsets is None else x[1:])
+        n = 1 + self._moves
+        return Hyper(x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:])

@@ -38,9 +38,17 @@ class Moments(NamedTuple):
     x: Tensor  # (K, p), zeros where there is no intercept
     y: Tensor  # (K, T)
 
+    def take(self, which: Tensor) -> "Moments":
+        """Some of the folds."""
+        return Moments(*(t[which] for t in self))
+
 
 class System(ABC):
     """X_k' C_k X_k of all folds, as something to multiply by and to solve with."""
+
+    @abstractmethod
+    def take_folds(self, which: Tensor) -> "System":
+        """The matrices of some of the folds."""
 
     @abstractmethod
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
@@ -104,6 +112,10 @@ class Primal(System):
         """The sum of the diagonal."""
         return self.gram.diagonal(dim1=-2, dim2=-1).sum(-1)
 
+    def take_folds(self, which: Tensor) -> "Primal":
+        """The matrices of some of the folds."""
+        return Primal(self.gram[which])
+
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""
         return self.gram[fold] @ w
@@ -159,6 +171,10 @@ class Dual(System):
     def trace(self) -> Tensor:
         """The sum of squares."""
         return (self.rows**2).sum((-1, -2))
+
+    def take_folds(self, which: Tensor) -> "Dual":
+        """The matrices of some of the folds."""
+        return Dual(self.rows[which])
 
     def matvec(self, fold: Tensor, w: Tensor) -> Tensor:
         """X'CX w."""

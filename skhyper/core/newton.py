@@ -198,11 +198,11 @@ class Minimiser:
         most = self.cg_max_iter if near else min(self.cg_max_iter, CG_FAR)
         right = torch.where(progress.done[..., None], 0.0, -g)
         hessian = Hessian(self.layout, point.f, point.w, point.a, b)
-        found = conjugate_gradients(hessian.product, hessian.diagonal(), right, forcing, most)
+        found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         exact = found.positive
         if not exact.all():
             hessian = convex(hessian, objective, exact)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), right, forcing, most)
+            found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         return Direction(found.x, hessian.b, exact, found.residual, None)
 
 

@@ -5,6 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,10 +21,14 @@ from .scan import Grid, Scan, scan
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
 GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
+COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
-STEP_TOL = 1e-5  # relative accuracy of the weights in a step of the proposals
+STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
+FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
+FIRST_STEP = 0.25  # length of its first step,
+EXPONENT_TOL = 1e-3  # and the gradient to which it is
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -43,6 +48,9 @@ class Plan:
         Whether the outer loss is a squared loss, whose logarithm is the objective.
     tol : float
         Tolerance of the hypergradient.
+    competes : bool
+        Whether free decays compete with other snapshots. Their losses are then those of folds that their offsets did
+        not see; this takes as many fits as there are folds.
     """
 
     exponents: tuple[float, ...] = ()
@@ -50,25 +58,27 @@ class Plan:
     bounds: tuple[float, float] = (math.log(1e-8), math.log(1e8))
     log_scale: bool = True
     tol: float = 1e-6
+    competes: bool = True
 
 
 def tune(
     problem: Problem, algorithm: Algorithm, plan: Plan, budget: Budget, observer: Observer | None = None
 ) -> Result:
     """Run the stages of the plan; a spent budget or an interruption ends it with what there is."""
-    return _Procedure(algorithm, algorithm.bind(problem), plan, Journal(budget, observer)).run()
+    return _Procedure(algorithm.bind(problem), plan, Journal(budget, observer)).run()
 
 
 class _Procedure:
     """One run: its parts, and the snapshots so far."""
 
-    def __init__(self, algorithm: Algorithm, response: BestResponse, plan: Plan, journal: Journal):
-        self.algorithm, self.response, self.plan, self.journal = algorithm, response, plan, journal
+    def __init__(self, response: BestResponse, plan: Plan, journal: Journal):
+        self.response, self.plan, self.journal = response, plan, journal
         self.problem = response.problem
         self.n = int((self.problem.validation > 0).any(0).sum())
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.diverged = False
+        self.curvature = 0.0  # of the objective in log alpha
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -88,19 +98,35 @@ class _Procedure:
                 raise
         if reason not in ENDED:
             reason = StopReason.DIVERGED if self.diverged else self.snapshots[-1].stop_reason
-        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason)
+        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
         centre = math.log(max(self.problem.curvature(), 1e-300))
-        scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
+        if self.response.scans:
+            scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
+        else:
+            scan = self._scan("scan of one fold", [centre + x for x in COARSE_GRID], 2.0, response=self._pilot)
+            scan = scan._replace(w=self._for_all_folds(scan.w))
+        self.curvature = scan.curvature
         try:
             self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
         finally:
             if self.snapshots:
                 self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
+    @cached_property
+    def _pilot(self) -> BestResponse:
+        """One fold, which finds the neighbourhood for all where evaluations are dear."""
+        return self.response.take_folds(torch.arange(self.problem.n_folds) < 1)
+
+    def _for_all_folds(self, w: Tensor) -> Tensor:
+        return w.expand(self.problem.n_folds, -1)
+
     def _family(self) -> None:
         if not self.plan.exponents or float(self.s2.min()) <= 1e-200:
+            return
+        if not self.response.scans:
+            self._descend_family()
             return
         centre = float(self.snapshots[0].hyper.log_alpha)
         path = None
@@ -111,6 +137,27 @@ class _Procedure:
             if q < 2:
                 self._refine(f"family, q = {q:g}", scan, q, 2, FAMILY_TOL, FAMILY_STEP_TOL)
 
+    def _descend_family(self) -> None:
+        """Log alpha and the exponent by hypergradient, the exponent between the plan's lowest and 2."""
+        exponents, start = self.plan.exponents, self.snapshots[0]
+        bounds = (exponents[-1], 2.0) if len(exponents) > 1 else None
+        q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
+        hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
+        objective, s2 = Objective(self.plan.log_scale, self.n), self.s2[:1]
+
+        def proposals(start: Hyper) -> QuasiNewton:
+            settings = (objective, self.plan.bounds, EXPONENT_TOL)
+            return QuasiNewton(start, *settings, exponents=bounds, first_step=FIRST_STEP)
+
+        stage, tol = "family, one fold", FAMILY_STEP_TOL
+        lead = run(self._pilot, proposals(hyper), objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
+        if lead.stop_reason in ENDED:
+            raise OutOfBudget(lead.stop_reason)
+        if lead.best is None:
+            self.diverged = True
+            return
+        self._run("family", proposals(lead.best.hyper), objective, start.w, 2, tol)
+
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
         offsets = torch.zeros(self.problem.decays.n_groups, dtype=torch.float64)
@@ -118,31 +165,30 @@ class _Procedure:
         for tau in self.plan.taus:
             name = f"free decays, tau = {tau:g}"
             end = self._descend_offsets(name, self.response, hyper, w, self.s2, tau)
-            if self.problem.n_folds > 1:
+            if self.plan.competes and self.problem.n_folds > 1:
                 self._raise_if_ended(end)
-                end = replace(end, fold_losses=self._cross_fitted(name, end.hyper, end.w, tau))
+                end = replace(end, fold_losses=self._cross_fitted(name, end, tau))
             self.snapshots.append(end)
             self._raise_if_ended(end)
             hyper, w = end.hyper, end.w
 
-    def _cross_fitted(self, name: str, hyper: Hyper, w: Tensor, tau: float) -> Tensor:
+    def _cross_fitted(self, name: str, end: Snapshot, tau: float) -> Tensor:
         """Each fold's loss under offsets that were fitted to the other folds: offsets memorise what they see."""
-        n_folds, losses = self.problem.n_folds, []
-        for k in range(n_folds):
-            others = torch.arange(n_folds) != k
-            response = self.algorithm.bind(self.problem.take_folds(others))
-            start = hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
-            end = self._descend_offsets(name, response, start, w[others], self.s2[others], tau)
-            self._raise_if_ended(end)
-            refitted = self.response.solve(end.hyper, self.s2, w, STEP_TOL)
-            losses.append(self.problem.fold_losses(refitted)[k])
-        return torch.stack(losses)
+        losses, folds = [], torch.arange(self.problem.n_folds)
+        for k in folds:
+            others, own = self.response.take_folds(folds != k), self.response.take_folds(folds == k)
+            fitted = self._descend_offsets(name, others, end.hyper, end.w[folds != k], self.s2[folds != k], tau)
+            self._raise_if_ended(fitted)
+            w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], STEP_TOL)
+            losses.append(own.fold_losses(w))
+        return torch.cat(losses)
 
     def _descend_offsets(
         self, name: str, response: BestResponse, hyper: Hyper, w: Tensor, s2: Tensor, tau: float
     ) -> Snapshot:
-        objective = Objective(self.plan.log_scale, self.n, tau)
-        proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol)
+        n = int((response.problem.validation > 0).any(0).sum())
+        objective = Objective(self.plan.log_scale, n, tau)
+        proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
         count = 2 + self.problem.decays.n_groups
         end = run(response, proposals, objective, s2, self.journal, stage=name, w=w, tol=STEP_TOL)
         return end.snapshot(name, count, self.journal.budget.seconds)
@@ -152,7 +198,13 @@ class _Procedure:
         objective = Objective(self.plan.log_scale, self.n)
         start = Hyper(scan.log_alpha, torch.tensor(q, dtype=torch.float64))
         proposals = QuasiNewton(start, objective, self.plan.bounds, tol, scan.curvature)
-        end = run(self.response, proposals, objective, self.s2, self.journal, stage=name, w=scan.w, tol=accuracy)
+        self._run(name, proposals, objective, scan.w, count, accuracy)
+
+    def _run(
+        self, name: str, proposals: QuasiNewton, objective: Objective, w: Tensor, count: int, accuracy: float
+    ) -> None:
+        """One stage of the loop, and its snapshot."""
+        end = run(self.response, proposals, objective, self.s2, self.journal, stage=name, w=w, tol=accuracy)
         if end.best is None and self.snapshots:
             self.diverged = True
             return
@@ -164,7 +216,15 @@ class _Procedure:
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
-    def _scan(self, stage: str, points: list[float], q: float, path: Tensor | None = None) -> Scan:
+    def _scan(
+        self,
+        stage: str,
+        points: list[float],
+        q: float,
+        path: Tensor | None = None,
+        response: BestResponse | None = None,
+    ) -> Scan:
+        response = response or self.response
         objective = Objective(self.plan.log_scale, self.n)
         grid = Grid(points, self.plan.bounds, q, path)
-        return scan(self.response, objective, self.s2, self.journal, stage, grid)
+        return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

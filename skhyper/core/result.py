@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .decays import Hyper
+
+if TYPE_CHECKING:
+    from .algorithms.base import BestResponse
 
 
 class StopReason(Enum):
@@ -74,6 +77,7 @@ class Result:
     s2: Tensor  # (K,), the family's constant in each fold
     history: tuple[Record, ...]
     stop_reason: StopReason
+    response: "BestResponse"  # what the run prepared, which may serve the final fit too
 
     @property
     def losses(self) -> Tensor:

@@ -1,5 +1,6 @@
 """Scans: outer losses along a grid of log alpha, as many points at once as fit."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from .decays import Hyper
 from .hyperoptim import Objective
 from .loop import Journal, OutOfBudget
 
-PATIENCE = 4  # points behind the lowest after which a scan in parts ends
+PATIENCE = 4.0  # units of log alpha below the lowest point after which a scan in parts ends
 TOL = 1e-2  # relative accuracy of the weights
 
 
@@ -55,7 +56,7 @@ def scan(
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
-        losses = response.problem.outer(w).nan_to_num(torch.inf, torch.inf)
+        losses = response.fold_losses(w).mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
         whole = w if at_once and whole is None else whole
         if not len(values) or float(new.min()) < float(values.min()):
@@ -68,7 +69,7 @@ def scan(
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
             break
         lowest = int(values.argmin())
-        if len(values) - 1 - lowest > PATIENCE:
+        if float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
             todo = todo[:0]
         if not len(todo):
             todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]
@@ -87,12 +88,26 @@ def _beyond(log_alpha: Tensor, lowest: int, step: float, bounds: tuple[float, fl
 
 
 def _vertex(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, float]:
-    """The parabola through the lowest point and its neighbours: its vertex and its second derivative."""
+    """The vertex of the parabola through the lowest point and its neighbours, and its second derivative.
+
+    Slope and curvature are those of the polynomial through two neighbours on either side where there are as many.
+    """
     if not 0 < i < len(x) - 1:
         return x[i], 0.0
-    left, right = (y[i] - y[i - 1]) / (x[i] - x[i - 1]), (y[i + 1] - y[i]) / (x[i + 1] - x[i])
-    curvature = 2 * (right - left) / (x[i + 1] - x[i - 1])
-    if not bool(torch.isfinite(curvature)) or float(curvature) <= 0:
+    slope, curvature = _derivatives(x, y, i)
+    if not math.isfinite(curvature) or curvature <= 0:
         return x[i], 0.0
-    slope = left + curvature * (x[i] - x[i - 1]) / 2
-    return (x[i] - slope / curvature).clamp(x[i + 1], x[i - 1]), float(curvature)
+    return (x[i] - slope / curvature).clamp(x[i + 1], x[i - 1]), curvature
+
+
+def _derivatives(x: Tensor, y: Tensor, i: int) -> tuple[float, float]:
+    """First and second derivative at x_i, from five points if these are equally spaced, else from three."""
+    around, h = y[i - 2 : i + 3].tolist(), float(x[i] - x[i - 1])
+    if len(around) == 5 and bool(((x[i - 2 : i + 3].diff() - h).abs() < 1e-6).all()):
+        a, b, c, d, e = around
+        slope, curvature = (a - 8 * b + 8 * d - e) / (12 * h), (-a + 16 * b - 30 * c + 16 * d - e) / (12 * h * h)
+        if curvature > 0:
+            return slope, curvature
+    left, right = (y[i] - y[i - 1]) / (x[i] - x[i - 1]), (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+    curvature = float(2 * (right - left) / (x[i + 1] - x[i - 1]))
+    return float(left) + curvature * float(x[i] - x[i - 1]) / 2, curvature

@@ -96,8 +96,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         q of the chosen row, or of the best member of an average.
     exponent_weights_ : dict of float to float
         Weight of each q in the average; {exponent_: 1.0} without.
-    shrinkage_ : float or None
-        tau of the chosen row; None for the family alone.
+    shrinkage_ : float
+        tau of the chosen row; 0 for the family alone.
     n_hyperparameters_ : int
         Number of values that were fitted to held-out loss for the chosen row.
     best_score_ : float

@@ -24,7 +24,7 @@ from ..core.loop import Budget
 from ..core.problem import Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
-from ..core.result import Result
+from ..core.result import Result, Snapshot
 from ..core.selection import choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
@@ -89,7 +89,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
     refit : bool, str or callable, default=True
         As GridSearchCV's.
     exponent : "auto", float or array-like of float, default="auto"
-        The exponent q, between 0.5 and 2. "auto" tries 1.5, 1 and 0.7; an array its values; a number fixes q.
+        The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; "auto" and None fit none.
@@ -331,7 +331,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         if callable(self.scoring) and self.multimetric_:
             self._check_refit_for_multimetric(first)
         adapter = job.target.adapter
-        candidates = [{job.target.parameter: adapter.value(alpha_of(row))} for row in result.snapshots]
+        candidates = [{job.target.parameter: adapter.value(self._alpha(row))} for row in result.snapshots]
         self.n_splits_ = len(job.splits)
         self.cv_results_ = self._format_results(candidates, self.n_splits_, out, row_columns(result, plan.taus))
 
@@ -365,13 +365,17 @@ class HyperTrainingSearchCV(BaseSearchCV):
             return result.losses.numpy()
         return -np.stack([self.cv_results_[f"split{k}_test_{metric}"] for k in range(self.n_splits_)], axis=1)
 
+    def _alpha(self, row: Snapshot) -> float:
+        """A row's alpha; the way through its logarithm does not lead out of the bounds."""
+        return float(np.clip(alpha_of(row), *self.alpha_bounds))
+
     def _refit(self, job: Job, algorithm: CoreAlgorithm, result: Result) -> None:
         """The chosen row on all rows."""
         start = time.perf_counter()
         task = self._encode(job, None)
         chosen = result.snapshots[self.best_index_]
         refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
-        self.best_estimator_ = task.fitted(0, refitted.w, alpha_of(chosen), len(result.history))
+        self.best_estimator_ = task.fitted(0, refitted.w, self._alpha(chosen), len(result.history))
         decays = to_numpy(refitted.decays)
         self.alphas_ = dict(zip(task.decay_names, decays.tolist(), strict=False))
         self._feature_decays = task.feature_decays(decays)

@@ -30,57 +30,67 @@ def inner_gradient(problem, w, hyper, s2):
     return torch.autograd.grad(inner, w)[0]
 
 
-def check_hypergradient(problem, alpha, exponent, hyper, rtol=1e-5, **settings):
-    response, s2 = response_and_scale(problem, alpha, hyper, **settings)
-    g = torch.Generator().manual_seed(5)
-    z, direction = torch.randn(2, problem.decays.n_groups, generator=g, dtype=torch.float64) * 0.5
-    here = hyper(alpha, exponent, z)
-    found = response.evaluate(here, s2, tol=1e-12)
-    assert found.error < 1e-8
-    # All differences as one batch of candidates: +-alpha, +-exponent, +-offsets.
-    step = 1e-5
-    signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    moves = step * torch.block_diag(signs, signs, signs)
-    batch = Hyper(here.log_alpha + moves[0], here.exponent + moves[1], z + moves[2][:, None] * direction)
-    w = response.solve(batch, s2, found.w, tol=1e-12)
-    values = problem.outer(w)
-    expected = (values[0::2] - values[1::2]) / (2 * step)
-    got = torch.stack([found.gradient.log_alpha, found.gradient.exponent, found.gradient.offsets @ direction])
-    size = problem.outer(found.w).abs() + 0.01 * got.abs().max()
-    torch.testing.assert_close(got, expected, rtol=rtol, atol=float(rtol * 0.01 * size))
-
-
 EXPONENTS = [0.7, 1.0, 1.5, 2.0]
 
 
-@pytest.mark.parametrize("exponent", EXPONENTS)
-def test_hypergradients_agree_with_finite_differences(case, granularity, exponent, make, hyper):
-    check_hypergradient(make(case, granularity), 1.0, exponent, hyper)
+def at_exponents(hyper, alpha, exponents=EXPONENTS):
+    """One candidate for each exponent."""
+    singles = [hyper(alpha, q) for q in exponents]
+    return Hyper(torch.stack([h.log_alpha for h in singles]), torch.stack([h.exponent for h in singles]))
 
 
-@pytest.mark.parametrize("exponent", EXPONENTS)
+def check_hypergradients(problem, alpha, hyper, exponents=EXPONENTS, rtol=1e-5, **settings):
+    """Compare at all exponents; solutions and differences are batches of candidates."""
+    response, s2 = response_and_scale(problem, alpha, hyper, **settings)
+    g = torch.Generator().manual_seed(5)
+    z, direction = torch.randn(2, problem.decays.n_groups, generator=g, dtype=torch.float64) * 0.5
+    here = at_exponents(hyper, alpha, exponents)._replace(offsets=z.expand(len(exponents), -1))
+    w = response.solve(here, s2, tol=1e-12)
+    u, error = response.adjoint(w, here, s2, problem.outer_gradient(w), tol=1e-10)
+    assert error < 1e-8
+    gradient = hypergradient(problem.decays, w, here, s2, u)
+    got = torch.stack([gradient.log_alpha, gradient.exponent, gradient.offsets @ direction], -1)
+
+    # Six neighbours of each: +-alpha, +-exponent, +-offsets along the direction.
+    step = 1e-5
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    moves = step * torch.block_diag(signs, signs, signs)[:, None]
+    neighbours = Hyper(
+        (here.log_alpha[:, None] + moves[0]).flatten(),
+        (here.exponent[:, None] + moves[1]).flatten(),
+        (here.offsets[:, None] + moves[2].mT * direction).flatten(0, 1),
+    )
+    start = w[:, None].expand(-1, 6, -1, -1).flatten(0, 1)
+    values = problem.outer(response.solve(neighbours, s2, start, tol=1e-12)).reshape(-1, 3, 2)
+    expected = (values[..., 0] - values[..., 1]) / (2 * step)
+    size = problem.outer(w).abs()[:, None] + 0.01 * got.abs()
+    assert ((got - expected).abs() <= rtol * got.abs() + 0.01 * rtol * size).all(), (got, expected)
+
+
+def test_hypergradients_agree_with_finite_differences(case, granularity, make, hyper):
+    check_hypergradients(make(case, granularity), 1.0, hyper)
+
+
 @pytest.mark.parametrize("granularity", ["feature", "groups"])
-def test_hypergradients_by_conjugate_gradients_agree_with_finite_differences(case, granularity, exponent, make, hyper):
-    check_hypergradient(make(case, granularity), 1.0, exponent, hyper, dense_limit=0)
+def test_hypergradients_by_conjugate_gradients_agree_with_finite_differences(case, granularity, make, hyper):
+    check_hypergradients(make(case, granularity), 1.0, hyper, dense_limit=0)
 
 
-@pytest.mark.parametrize("exponent", EXPONENTS)
-def test_solutions_are_stationary(case, granularity, exponent, make, hyper):
+def test_solutions_are_stationary(case, granularity, make, hyper):
     problem = make(case, granularity)
     response, s2 = response_and_scale(problem, 0.5, hyper)
-    h = hyper(0.5, exponent)
+    h = at_exponents(hyper, 0.5)
     w = response.solve(h, s2)
-    start = inner_gradient(problem, response.start(), h, s2)
-    assert inner_gradient(problem, w, h, s2).norm() < 1e-5 * start.norm()
+    start = inner_gradient(problem, response.start().expand(w.shape), h, s2)
+    assert (inner_gradient(problem, w, h, s2).norm(dim=-1) < 1e-5 * start.norm(dim=-1)).all()
 
 
 @pytest.mark.parametrize("dense_limit", [0, 1500])
-@pytest.mark.parametrize("exponent", EXPONENTS)
-def test_the_tolerance_bounds_the_relative_error_of_the_weights(case, exponent, dense_limit, make, hyper):
+def test_the_tolerance_bounds_the_relative_error_of_the_weights(case, dense_limit, make, hyper):
     problem = make(case, "weight")
     response, s2 = response_and_scale(problem, 0.5, hyper, dense_limit=dense_limit)
-    h = hyper(0.5, exponent)
-    near = response.solve(hyper(0.7, exponent), s2)
+    h = at_exponents(hyper, 0.5)
+    near = response.solve(at_exponents(hyper, 0.7), s2)
     exact = response.solve(h, s2, near, tol=1e-14)
     for tol in [1e-6, 1e-8, 1e-10]:
         w = response.solve(h, s2, near, tol=tol)
@@ -225,19 +235,17 @@ def test_a_network_without_intercept_has_none(case, make, hyper):
     assert inner_gradient(problem, w, h, s2).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("exponent", EXPONENTS)
-def test_plain_decays_stay_at_alpha(exponent, make, case_named, hyper):
+def test_plain_decays_stay_at_alpha(make, case_named, hyper):
     problem = make(case_named("squared hinge"))
     index = problem.decays.index.clone()
     index[-1] = 6
     plain = torch.arange(7) == 6
     problem = problem.with_decays(Decays(index, plain))
-    check_hypergradient(problem, 1.0, exponent, hyper)
+    check_hypergradients(problem, 1.0, hyper)
     response, s2 = response_and_scale(problem, 1.0, hyper)
-    w = response.solve(hyper(2.0, exponent), s2)
-    torch.testing.assert_close(
-        problem.decays.log_decays(w, hyper(2.0, exponent), s2)[:, -1].exp(), torch.full((3,), 2.0, dtype=torch.float64)
-    )
+    h = at_exponents(hyper, 2.0)
+    a = problem.decays.log_decays(response.solve(h, s2), h, s2).exp()
+    torch.testing.assert_close(a[..., -1], torch.full_like(a[..., -1], 2.0))
 
 
 @pytest.mark.parametrize("exponent", [0.7, 1.0, 1.5, 2.0])

@@ -34,6 +34,19 @@ class BestResponse(ABC):
     def capacity(self) -> int:
         """How many candidates are solved at once; 1 where memory is short."""
 
+    @property
+    def scans(self) -> bool:
+        """Whether many candidates are cheap enough to look at; else a few do, and hypergradients lead."""
+        return True
+
+    @abstractmethod
+    def take_folds(self, which: Tensor) -> "BestResponse":
+        """The best response of some of the folds."""
+
+    def all_rows(self, problem: Problem) -> "BestResponse | None":
+        """The best response of the final fit, where what is prepared here serves it too; else None."""
+        return None
+
     @abstractmethod
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """The weights that minimise the inner problem of every fold.
@@ -54,12 +67,16 @@ class BestResponse(ABC):
     def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
         """H^-1 v at the solution w, and the relative residual that is left."""
 
+    def fold_losses(self, w: Tensor) -> Tensor:
+        """The outer loss of each fold: (..., K, n_weights) -> (..., K)."""
+        return self.problem.fold_losses(w)
+
     def evaluate(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Evaluation:
         """Weights, validation losses and hypergradient."""
         w = self.solve(hyper, s2, w, tol)
         u, error = self.adjoint(w, hyper, s2, self.problem.outer_gradient(w), tol)
         gradient = hypergradient(self.problem.decays, w, hyper, s2, u)
-        return Evaluation(hyper, w, self.problem.fold_losses(w), gradient, error)
+        return Evaluation(hyper, w, self.fold_losses(w), gradient, error)
 
 
 class Algorithm(ABC):

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from ..decays import Decays, Hyper
 from ..descent import VANISHED, Batch, Descent
+from ..iterative import IterativeResponse, iteration_pays
 from ..linear_systems import Moments, System, normal_equations
 from ..losses import SquaredError
+from ..moments import fold_moments
 from ..networks import Layers
 from ..problem import Problem
 from .base import Algorithm, BestResponse
@@ -27,10 +29,14 @@ ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good eno
 class ClosedForm(Algorithm):
     """Exact best response for a squared loss."""
 
-    def bind(self, problem: Problem) -> "ClosedFormResponse":
+    def bind(self, problem: Problem) -> "ClosedFormResponse | IterativeResponse":
         """Form the normal equations of every fold once."""
         if problem.loss != SquaredError():
             raise ValueError(f"the closed form needs a squared loss, got {problem.loss}")
+        if iteration_pays(problem):
+            moments = fold_moments(problem)
+            if moments is not None:
+                return IterativeResponse(problem, *moments)
         return ClosedFormResponse(problem, *normal_equations(problem))
 
 
@@ -46,6 +52,11 @@ class ClosedFormResponse(BestResponse):
     def capacity(self) -> int:
         """How many candidates are solved at once."""
         return max(1, self.system.capacity // self.problem.n_folds)
+
+    def take_folds(self, which: Tensor) -> "ClosedFormResponse":
+        """Share the normal equations that are there."""
+        problem = self.problem.take_folds(which)
+        return ClosedFormResponse(problem, self.system.take_folds(which), self.rhs[which], self.moments.take(which))
 
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """One factorisation where decays are fixed, re-weighted steps where they depend on the weights."""

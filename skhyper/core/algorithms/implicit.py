@@ -17,6 +17,9 @@ from skhyper.core.problem import Problem
 # Numbers in the batch of Hessians, or of rows, that is solved at once.
 MAX_NUMBERS = 2**20
 
+# Candidates that are solved at once: a scan from strong to weak decays can then end early, and starts warm.
+MAX_CANDIDATES = 6
+
 # Accuracy of the solutions that lead from equal decays to the family's.
 PATH_TOL = 1e-2
 # Blocks of the Hessian up to this size are factorised whatever a product with it costs.
@@ -60,7 +63,10 @@ class ImplicitResponse(BestResponse):
     def capacity(self) -> int:
         """As many candidates as keep the batch small, where the Hessian is factorised; else one."""
         numbers = self.problem.n_folds * max(self.layout.block_size**2, self.problem.train.shape[-1])
-        return max(1, MAX_NUMBERS // numbers) if self.dense else 1
+        return min(MAX_CANDIDATES, max(1, MAX_NUMBERS // numbers)) if self.dense else 1
+
+    def take_folds(self, which: Tensor) -> "ImplicitResponse":
+        return ImplicitResponse(self.problem.take_folds(which), self.algorithm)
 
     @cached_property
     def layout(self) -> Layout:
@@ -109,7 +115,7 @@ class ImplicitResponse(BestResponse):
         v = self.layout.centre(v)
         if not self.dense:
             needed = torch.full(w.shape[:-1], tol, dtype=w.dtype)
-            found = conjugate_gradients(hessian.product, hessian.diagonal(), v, needed, self.algorithm.cg_max_iter)
+            found = conjugate_gradients(hessian.product, hessian.jacobi, v, needed, self.algorithm.cg_max_iter)
             return self.layout.centre(found.x), float(found.residual.max())
         factor = Factor(hessian)
         if not factor.positive.all():
