@@ -21,10 +21,10 @@ MEMORY = 20  # pairs that the quasi-Newton matrix remembers
 FIRST_STEP = 0.5  # length of the first step in log-decay units
 MAX_STEP = 3.0
 ARMIJO = 1e-4
-VALUE_ERROR = 1e-6  # of the objective: weights of limited accuracy leave as much in it
+VALUE_ERROR = 0.1  # of the objective, in units of the relative accuracy of the weights
 SHALLOWER = 0.9  # slope at the end of a step, relative to its beginning, that is accepted where values say nothing
 MAX_BACKTRACKS = 25
-MAX_IDLE = 10  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
+MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
 ROUNDING = 1e-14  # relative error of the outer loss
 TINY = 1e-300
 
@@ -67,14 +67,16 @@ class Proposals(ABC):
     """A source of hyperparameters to evaluate."""
 
     stop_reason: StopReason | None = None
+    # The largest component of the objective's gradient, as far as it is known: how accurate evaluations need to be.
+    slope: float = 0.0
 
     @abstractmethod
     def propose(self) -> Hyper | None:
         """The next hyperparameters; None when there is nothing left to try, with `stop_reason` set."""
 
     @abstractmethod
-    def observe(self, evaluation: Evaluation) -> None:
-        """What came of the last proposal; a loss that is not finite shortens the step."""
+    def observe(self, evaluation: Evaluation, accuracy: float = 0.0) -> None:
+        """What came of the last proposal, its weights this accurate; a loss that is not finite shortens the step."""
 
 
 class QuasiNewton(Proposals):
@@ -96,6 +98,8 @@ class QuasiNewton(Proposals):
         Bounds of the exponent, which stays as it is without.
     first_step : float
         Length of the first step where no curvature is known.
+    learnt : QuasiNewton, optional
+        A search over the same hyperparameters that knows about their curvature.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class QuasiNewton(Proposals):
         curvature: float = 0.0,
         exponents: tuple[float, float] | None = None,
         first_step: float = FIRST_STEP,
+        learnt: "QuasiNewton | None" = None,
     ):
         self.objective, self.tol, self._start, self._curvature = objective, tol, start, curvature
         self._moves, self._first_step = exponents is not None, first_step
@@ -121,21 +126,23 @@ class QuasiNewton(Proposals):
         self._trial, self._value, self._gradient = self._x, float("inf"), torch.zeros_like(self._x)
         self._direction, self._length, self._backtracks = torch.zeros_like(self._x), 1.0, 0
         self._idle, self._least = 0, math.inf
-        self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
+        self._pairs: deque[tuple[Tensor, Tensor]] = deque(() if learnt is None else learnt._pairs, maxlen=MEMORY)
+        self._accuracy, self.slope = 0.0, math.inf
 
     def propose(self) -> Hyper | None:
         """The trial point of the current line search."""
         return None if self.stop_reason else self._unpack(self._trial)
 
-    def observe(self, evaluation: Evaluation) -> None:
+    def observe(self, evaluation: Evaluation, accuracy: float = 0.0) -> None:
         """Accept the trial point and turn, or shorten the step."""
         value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
         gradient = self._pack(self.objective.gradient(evaluation))
         finite = math.isfinite(value) and bool(gradient.isfinite().all())
         if self._value == math.inf and not finite:
             self.stop_reason = StopReason.DIVERGED
-        elif finite and self._lower_enough(value, gradient):
+        elif finite and self._lower_enough(value, gradient, VALUE_ERROR * max(accuracy, self._accuracy)):
             self._accept(self._trial - self._x, value, gradient)
+            self._accuracy = accuracy
         elif self._backtracks >= MAX_BACKTRACKS:
             self.stop_reason = StopReason.NO_PROGRESS
         else:
@@ -145,14 +152,13 @@ class QuasiNewton(Proposals):
             if bool((self._trial == self._x).all()):
                 self.stop_reason = StopReason.NO_PROGRESS
 
-    def _lower_enough(self, value: float, gradient: Tensor) -> bool:
+    def _lower_enough(self, value: float, gradient: Tensor, error: float) -> bool:
         """Armijo's condition; where values are the same but for their error, slopes decide (Hager and Zhang, 2005)."""
         step = self._trial - self._x
         slope = float(self._gradient @ step)
         if value <= self._value + min(ARMIJO * slope, 0.0) + self._rounding:
             return True
-        flat = value <= self._value + VALUE_ERROR * max(abs(self._value), 1.0)
-        return flat and slope < 0 and abs(float(gradient @ step)) <= -SHALLOWER * slope
+        return value <= self._value + error and slope < 0 and abs(float(gradient @ step)) <= -SHALLOWER * slope
 
     def _accept(self, step: Tensor, value: float, gradient: Tensor) -> None:
         change = gradient - self._gradient
@@ -162,11 +168,11 @@ class QuasiNewton(Proposals):
         self._x, self._value, self._gradient = self._trial, value, gradient
         blocked = ((self._x <= self._lower) & (gradient > 0)) | ((self._x >= self._upper) & (gradient < 0))
         free = torch.where(blocked, 0.0, gradient)
-        size = float(free.abs().max())
+        self.slope = size = float(free.abs().max())
         if size <= self.tol:
             self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
             return
-        self._idle = self._idle + 1 if idle and size > SHALLOWER * self._least else 0
+        self._idle = self._idle + 1 if idle and size > self._least / 2 else 0
         self._least = min(self._least, size)
         if self._idle >= MAX_IDLE:
             self.stop_reason = StopReason.NO_PROGRESS
@@ -180,11 +186,6 @@ class QuasiNewton(Proposals):
         self._length, self._backtracks = 1.0, 0
         self._trial = (self._x + self._direction).clamp(self._lower, self._upper)
 
-    @property
-    def _rounding(self) -> float:
-        # A logarithm has the relative rounding error of its argument.
-        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
-
     def _second_derivatives(self) -> Tensor:
         """A guess at the diagonal of the objective's Hessian; all ones where only its shape is known."""
         metric = torch.ones_like(self._x)
@@ -195,6 +196,11 @@ class QuasiNewton(Proposals):
         elif self._curvature > 0:
             metric *= self._curvature
         return metric
+
+    @property
+    def _rounding(self) -> float:
+        # A logarithm has the relative rounding error of its argument.
+        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""

@@ -5,7 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .hyperoptim import Objective, QuasiNewton
-from .loop import Budget, Journal, Observer, OutOfBudget, run
+from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import Problem
 from .result import Result, Snapshot, StopReason
 from .scan import Grid, Scan, scan
@@ -23,12 +23,15 @@ from .scan import Grid, Scan, scan
 GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
 COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
-STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals
+STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals;
+DEAR_STEP_TOL = 1e-5  # where evaluations are dear this at the end,
+LOOSEST = 1e-4  # and this at first
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-3  # and the accuracy of its weights
 FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
-FIRST_STEP = 0.25  # length of its first step,
-EXPONENT_TOL = 1e-3  # and the gradient to which it is
+EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
+FIRST_STEP = 0.25  # the length of its first step,
+EXPONENT_TOL = 2e-3  # and the gradient to which it is
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -77,8 +80,8 @@ class _Procedure:
         self.n = int((self.problem.validation > 0).any(0).sum())
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
-        self.diverged = False
         self.curvature = 0.0  # of the objective in log alpha
+        self.diverged = False
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -109,10 +112,14 @@ class _Procedure:
             scan = scan._replace(w=self._for_all_folds(scan.w))
         self.curvature = scan.curvature
         try:
-            self._refine("global alpha", scan, 2.0, 1, self.plan.tol, STEP_TOL)
+            self._refine("global alpha", scan, 2.0, 1, self.plan.tol, self._step_tol)
         finally:
             if self.snapshots:
                 self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+
+    @property
+    def _step_tol(self) -> float:
+        return STEP_TOL if self.response.scans else DEAR_STEP_TOL
 
     @cached_property
     def _pilot(self) -> BestResponse:
@@ -143,20 +150,16 @@ class _Procedure:
         bounds = (exponents[-1], 2.0) if len(exponents) > 1 else None
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
-        objective, s2 = Objective(self.plan.log_scale, self.n), self.s2[:1]
-
-        def proposals(start: Hyper) -> QuasiNewton:
-            settings = (objective, self.plan.bounds, EXPONENT_TOL)
-            return QuasiNewton(start, *settings, exponents=bounds, first_step=FIRST_STEP)
-
-        stage, tol = "family, one fold", FAMILY_STEP_TOL
-        lead = run(self._pilot, proposals(hyper), objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
-        if lead.stop_reason in ENDED:
+        objective = Objective(self.plan.log_scale, self.n)
+        search = partial(
+            QuasiNewton, bounds=self.plan.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
+        )
+        first = search(hyper, objective)
+        lead = self._run(self._pilot, "family of one fold", first, objective, start.w[:1], EXPONENT_STEP_TOL)
+        if lead.best is None or lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
-        if lead.best is None:
-            self.diverged = True
-            return
-        self._run("family", proposals(lead.best.hyper), objective, start.w, 2, tol)
+        then = search(lead.best.hyper, objective, learnt=first)
+        self._stage("family", then, objective, start.w, 2, EXPONENT_STEP_TOL)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -177,10 +180,12 @@ class _Procedure:
         losses, folds = [], torch.arange(self.problem.n_folds)
         for k in folds:
             others, own = self.response.take_folds(folds != k), self.response.take_folds(folds == k)
-            start = end.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
+            start = end.hyper
+            if self.response.scans:
+                start = start._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
             fitted = self._descend_offsets(name, others, start, end.w[folds != k], self.s2[folds != k], tau)
             self._raise_if_ended(fitted)
-            w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], STEP_TOL)
+            w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], self._step_tol)
             losses.append(own.fold_losses(w))
         return torch.cat(losses)
 
@@ -191,7 +196,7 @@ class _Procedure:
         objective = Objective(self.plan.log_scale, n, tau)
         proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
         count = 2 + self.problem.decays.n_groups
-        end = run(response, proposals, objective, s2, self.journal, stage=name, w=w, tol=STEP_TOL)
+        end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
         return end.snapshot(name, count, self.journal.budget.seconds)
 
     def _refine(self, name: str, scan: Scan, q: float, count: int, tol: float, accuracy: float) -> None:
@@ -199,13 +204,13 @@ class _Procedure:
         objective = Objective(self.plan.log_scale, self.n)
         start = Hyper(scan.log_alpha, torch.tensor(q, dtype=torch.float64))
         proposals = QuasiNewton(start, objective, self.plan.bounds, tol, scan.curvature)
-        self._run(name, proposals, objective, scan.w, count, accuracy)
+        self._stage(name, proposals, objective, scan.w, count, accuracy)
 
-    def _run(
+    def _stage(
         self, name: str, proposals: QuasiNewton, objective: Objective, w: Tensor, count: int, accuracy: float
     ) -> None:
-        """One stage of the loop, and its snapshot."""
-        end = run(self.response, proposals, objective, self.s2, self.journal, stage=name, w=w, tol=accuracy)
+        """Run the loop on all folds, and keep a snapshot."""
+        end = self._run(self.response, name, proposals, objective, w, accuracy)
         if end.best is None and self.snapshots:
             self.diverged = True
             return
@@ -216,6 +221,21 @@ class _Procedure:
         """Leave all stages where one was cut short."""
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
+
+    def _run(
+        self,
+        response: BestResponse,
+        name: str,
+        proposals: QuasiNewton,
+        objective: Objective,
+        w: Tensor,
+        accuracy: float,
+        s2: Tensor | None = None,
+    ) -> Stage:
+        """The loop; where evaluations are dear, they are as accurate as the hypergradient's size asks for."""
+        loosest = 0.0 if self.response.scans else LOOSEST
+        s2 = self.s2[: response.problem.n_folds] if s2 is None else s2
+        return run(response, proposals, objective, s2, self.journal, stage=name, w=w, tol=accuracy, loosest=loosest)
 
     def _scan(
         self,
