@@ -27,7 +27,7 @@ class Planned(Proposals):
             return None
         return hyper(float(self.left.pop(0)))
 
-    def observe(self, evaluation):
+    def observe(self, evaluation, accuracy=0.0):
         self.observed.append(evaluation.value)
 
 
