@@ -20,7 +20,7 @@ from .scan import Grid, Scan, scan
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
-GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(18))
+GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(22))
 COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
 STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals;
