@@ -13,10 +13,12 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 
 from .core.algorithms.base import Algorithm as CoreAlgorithm
 from .core.algorithms.closed_form import ClosedForm as CoreClosedForm
+from .core.algorithms.gauss_newton import GaussNewton as CoreGaussNewton
 from .core.algorithms.implicit import Implicit as CoreImplicit
 from .core.designs import DenseDesign
 from .core.losses import SquaredError
-from .core.problem import Problem
+from .core.problem import Folds, NetworkProblem, Problem
+from .core.trained import TrainingAlgorithm as CoreTrainingAlgorithm
 
 # Above this many numbers in the folds' normal equations, a squared loss is left to conjugate gradients.
 MAX_NUMBERS = 2**27
@@ -39,7 +41,7 @@ class Algorithm(BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
-    def resolve(self, problem: Problem) -> CoreAlgorithm:
+    def resolve(self, problem: Folds) -> CoreAlgorithm | CoreTrainingAlgorithm:
         """Give the core's configuration for a problem.
 
         Parameters
@@ -61,8 +63,23 @@ class Algorithm(BaseEstimator, ABC):
         return self._resolve(problem)
 
     @abstractmethod
-    def _resolve(self, problem: Problem) -> CoreAlgorithm:
+    def _resolve(self, problem: Any) -> CoreAlgorithm | CoreTrainingAlgorithm:
         """`resolve` with settings that are checked."""
+
+
+class NetworkAlgorithm(Algorithm):
+    """A way to move the decays of a neural network while it is trained.
+
+    See Also
+    --------
+    ImplicitHyperTraining : The default.
+
+    Examples
+    --------
+    >>> from skhyper.algorithms import ImplicitHyperTraining, NetworkAlgorithm
+    >>> isinstance(ImplicitHyperTraining(), NetworkAlgorithm)
+    True
+    """
 
 
 class ClosedForm(Algorithm):
@@ -143,16 +160,100 @@ class _Automatic(Algorithm):
         return CoreClosedForm() if fits and problem.loss == SquaredError() else CoreImplicit()
 
 
+class ImplicitHyperTraining(NetworkAlgorithm):
+    """Implicit differentiation of a network in training, by damped Gauss-Newton systems.
+
+    Every so many training steps a few steps of conjugate gradients, from the last solution, give the hypergradient.
+
+    Parameters
+    ----------
+    interval : int or None, default=None
+        Training steps between two hypergradients; None is about 20, fewer where training is short.
+    cg_max_iter : int, default=5
+        Steps of conjugate gradients for each.
+    cg_tol : float, default=1e-3
+        Relative residual at which they end.
+    n_rows : int, default=256
+        Training rows that a Hessian is taken from.
+    horizon : float, default=20.0
+        Damping: the epochs within which weights are taken to answer to the decays.
+
+    References
+    ----------
+    .. [1] J. Lorraine, P. Vicol, D. Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation",
+       AISTATS 2020.
+
+    Examples
+    --------
+    >>> from skhyper.algorithms import ImplicitHyperTraining
+    >>> ImplicitHyperTraining(interval=50)
+    ImplicitHyperTraining(interval=50)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "interval": [Interval(Integral, 1, None, closed="left"), None],
+        "cg_max_iter": [Interval(Integral, 1, None, closed="left")],
+        "cg_tol": [Interval(Real, 0, None, closed="neither")],
+        "n_rows": [Interval(Integral, 1, None, closed="left")],
+        "horizon": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        *,
+        interval: int | None = None,
+        cg_max_iter: int = 5,
+        cg_tol: float = 1e-3,
+        n_rows: int = 256,
+        horizon: float = 20.0,
+    ) -> None:
+        self.interval = interval
+        self.cg_max_iter = cg_max_iter
+        self.cg_tol = cg_tol
+        self.n_rows = n_rows
+        self.horizon = horizon
+
+    def _resolve(self, problem: Folds) -> CoreGaussNewton:
+        return CoreGaussNewton(**self.get_params())
+
+
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "auto": _Automatic,
     "closed_form": ClosedForm,
     "implicit": ImplicitDifferentiation,
 }
 
-__all__ = ["ALGORITHMS", "Algorithm", "ClosedForm", "ImplicitDifferentiation"]
+# What names mean where the main network is a neural network.
+NETWORK_ALGORITHMS: dict[str, type[NetworkAlgorithm]] = {
+    "auto": ImplicitHyperTraining,
+    "implicit": ImplicitHyperTraining,
+}
+NAMES = sorted({*ALGORITHMS, *NETWORK_ALGORITHMS})
+
+__all__ = [
+    "ALGORITHMS",
+    "NETWORK_ALGORITHMS",
+    "Algorithm",
+    "ClosedForm",
+    "ImplicitDifferentiation",
+    "ImplicitHyperTraining",
+    "NetworkAlgorithm",
+]
 
 
-def resolve(algorithm: str | Algorithm, problem: Problem) -> CoreAlgorithm:
-    """The core's configuration for a name or an object."""
-    chosen = ALGORITHMS[algorithm]() if isinstance(algorithm, str) else algorithm
-    return chosen.resolve(problem)
+def resolve(algorithm: str | Algorithm, problem: Folds) -> Any:
+    """The core's configuration for a name or an object.
+
+    Raises
+    ------
+    ValueError
+        If a linear model meets an algorithm for networks, or the other way round.
+    """
+    network = isinstance(problem, NetworkProblem)
+    kinds: dict[str, Any] = NETWORK_ALGORITHMS if network else ALGORITHMS
+    if isinstance(algorithm, str) and algorithm in kinds:
+        return kinds[algorithm]().resolve(problem)
+    if isinstance(algorithm, str) or isinstance(algorithm, NetworkAlgorithm) != network:
+        kind = "neural networks" if network else "linear models"
+        raise ValueError(f"algorithm={algorithm!r} is not for {kind}; for them there are {sorted(kinds)}.")
+    return algorithm.resolve(problem)

@@ -210,6 +210,7 @@ class Granularity(NamedTuple):
             return self._positions(self.labels)[features]
         maps = {
             "global": np.zeros_like(features),
+            "layer": np.zeros_like(features),
             "output": outputs,
             "feature": features,
             "weight": np.arange(len(features)),
@@ -222,11 +223,17 @@ class Granularity(NamedTuple):
             return list(dict.fromkeys(self.labels))
         keys: dict[str, list[Any]] = {
             "global": ["all"],
+            "layer": ["all"],
             "output": list(outputs),
             "feature": list(features),
             "weight": list(features) if len(outputs) == 1 else [(f, o) for f in features for o in outputs],
         }
         return keys[self.name]
+
+    def feature_decays(self, decays: NDArray[np.float64], n_features: int, n_outputs: int) -> Any:
+        """The decay of each feature, (n_features,); None where the weights of a feature have different ones."""
+        index = self.index(n_features, n_outputs).reshape(-1, n_outputs)
+        return decays[index[:, 0]] if (index == index[:, :1]).all() else None
 
     @staticmethod
     def _positions(labels: NDArray[np.object_]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -19,6 +20,8 @@ from skhyper.estimators.scaling import ColumnScaling
 ESTIMATORS = [
     HyperTrainingSearchCV(Ridge()),
     HyperTrainingSearchCV(LogisticRegression()),
+    HyperTrainingSearchCV(MLPRegressor()),
+    HyperTrainingSearchCV(MLPClassifier()),
     HyperTrainedRidge(),
     HyperTrainedLogisticRegression(),
     HyperTrainedRidgeClassifier(),

@@ -10,6 +10,8 @@ from .encode import encode_linear as encode_linear
 from .glm import GlmAdapter as GlmAdapter
 from .huber import HuberAdapter as HuberAdapter
 from .logistic import LogisticAdapter as LogisticAdapter
+from .mlp import MLPClassifierAdapter as MLPClassifierAdapter
+from .mlp import MLPRegressorAdapter as MLPRegressorAdapter
 from .registry import adapter_for, register, supported
 from .ridge import RidgeAdapter as RidgeAdapter
 from .ridge import RidgeClassifierAdapter as RidgeClassifierAdapter

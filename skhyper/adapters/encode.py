@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,20 @@ class LinearEncoding:
     column: float | None
     missing: dict[int, list[Any]]
 
-    def solution(self, w: Tensor, n_iter: int = 0) -> Solution:
-        """Flat weights of one fold, (n_weights,), as arrays."""
+    def solution(
+        self,
+        w: Tensor,
+        n_iter: int = 0,
+        columns: NDArray[np.int64] | None = None,
+        losses: Sequence[float] = (),
+    ) -> Solution:
+        """Flat weights of one fold, (n_weights,), as arrays; of some of the columns where a fold has not all."""
         coefficients, intercepts, constants = map(to_numpy, self.problem.network.split(w))
         if self.column is not None:
             intercepts = self.column * coefficients[-1]
             coefficients = coefficients[:-1]
+        if columns is not None:
+            coefficients = coefficients[columns]
         return Solution(coefficients, intercepts, constants, n_iter)
 
 
@@ -89,8 +97,51 @@ def encode_linear(
     ValueError
         If a fold has no weight on its training or validation rows, or trains on a single class.
     """
-    per_fold = isinstance(x, list)
-    matrices = pad_columns(x if per_fold else [x])
+    rows = encode_rows(adapter, estimator, x, y, splits, sample_weight, classes)
+    matrices = rows.matrices
+    column = adapter.column(estimator)
+    if column is not None:
+        matrices = [with_column(m, column) for m in matrices]
+    design = make_design(matrices if isinstance(x, list) else matrices[0])
+    n_outputs = rows.targets.shape[-1]
+    loss = adapter.loss(estimator, n_outputs)
+    intercept = bool(estimator.fit_intercept) and column is None
+    network = LinearNetwork(design.n_columns, n_outputs, intercept, loss.n_constants)
+    n_free = network.n_weights - network.n_coefficients
+    problem = Problem(
+        design=design,
+        y=to_tensor(rows.targets),
+        train=from_numpy(rows.train),
+        validation=from_numpy(rows.validation),
+        network=network,
+        loss=loss,
+        outer_loss=adapter.outer(estimator, n_outputs, scoring),
+        decays=make_decays(granularity, design.n_columns - (column is not None), n_outputs, n_free, column is not None),
+    )
+    return LinearEncoding(problem, column, rows.missing)
+
+
+class EncodedRows(NamedTuple):
+    """Rows of all folds: what every kind of network needs of them."""
+
+    matrices: list[Any]  # one that folds share, or K of the same width
+    targets: Array  # (n, T), or (K, n, T)
+    train: Array  # (K, n)
+    validation: Array  # (K, n)
+    missing: dict[int, list[Any]]
+
+
+def encode_rows(
+    adapter: Adapter,
+    estimator: Any,
+    x: Any,
+    y: Any,
+    splits: Sequence[Split] | None,
+    sample_weight: Array | None,
+    classes: NDArray[Any] | None,
+) -> EncodedRows:
+    """Targets and row weights of every fold; the arguments are those of `encode_linear`."""
+    matrices = pad_columns(x if isinstance(x, list) else [x])
     n_rows = matrices[0].shape[0]
     everything = np.arange(n_rows)
     splits = [Split(everything, everything)] if splits is None else splits
@@ -111,27 +162,9 @@ def encode_linear(
         if not train[-1].any():
             raise ValueError(f"sample_weight is zero on every training row of fold {k} of cv.")
 
-    column = adapter.column(estimator)
-    if column is not None:
-        matrices = [with_column(m, column) for m in matrices]
-    design = make_design(matrices if per_fold else matrices[0])
-    n_outputs = values[0].shape[1]
-    loss = adapter.loss(estimator, n_outputs)
-    intercept = bool(estimator.fit_intercept) and column is None
-    network = LinearNetwork(design.n_columns, n_outputs, intercept, loss.n_constants)
-    n_free = network.n_weights - network.n_coefficients
     same = all(v is values[0] or np.array_equal(v, values[0]) for v in values)
-    problem = Problem(
-        design=design,
-        y=to_tensor(values[0]) if same else to_tensor(np.stack(values)),
-        train=from_numpy(np.stack(train)),
-        validation=from_numpy(np.stack(validation)),
-        network=network,
-        loss=loss,
-        outer_loss=adapter.outer(estimator, n_outputs, scoring),
-        decays=make_decays(granularity, design.n_columns - (column is not None), n_outputs, n_free, column is not None),
-    )
-    return LinearEncoding(problem, column, missing)
+    targets = values[0] if same else np.stack(values)
+    return EncodedRows(matrices, targets, np.stack(train), np.stack(validation), missing)
 
 
 def _absent(y: NDArray[Any], weights: Array, classes: NDArray[Any], k: int) -> NDArray[Any]:

@@ -13,12 +13,14 @@ from sklearn.linear_model import (
     SGDRegressor,
     TweedieRegressor,
 )
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import LinearSVC, LinearSVR
 
 from .base import Adapter
 from .glm import GlmAdapter
 from .huber import HuberAdapter
 from .logistic import LogisticAdapter
+from .mlp import MLPClassifierAdapter, MLPRegressorAdapter
 from .ridge import RidgeAdapter, RidgeClassifierAdapter
 from .sgd import SGDClassifierAdapter, SGDRegressorAdapter
 from .svm import LinearSVCAdapter, LinearSVRAdapter
@@ -35,6 +37,8 @@ _ADAPTERS: dict[type, Adapter] = {
     LinearSVR: LinearSVRAdapter(),
     SGDRegressor: SGDRegressorAdapter(),
     SGDClassifier: SGDClassifierAdapter(),
+    MLPRegressor: MLPRegressorAdapter(),
+    MLPClassifier: MLPClassifierAdapter(),
 }
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..boundary import Granularity, Split, group_labels
 from .base import Adapter, Array
 from .encode import LinearEncoding, encode_linear
+from .network import NetworkAdapter, NetworkEncoding, NetworkGranularity, encode_network
 from .registry import adapter_for
 from .unwrap import FoldData, Leaf, feature_names, put_final, record_fold, unwrap
 
@@ -53,16 +54,16 @@ class Task:
         Where each fold's columns are among `names`; None where all folds have the same.
     names : array of str, shape (p,)
         The columns of the problem.
-    granularity : Granularity
-    encoding : LinearEncoding
+    granularity : Granularity or NetworkGranularity
+    encoding : LinearEncoding or NetworkEncoding
     """
 
     target: Target
     folds: list[FoldData]
     columns: list[NDArray[np.int64]] | None
     names: NDArray[np.object_]
-    granularity: Granularity
-    encoding: LinearEncoding
+    granularity: Granularity | NetworkGranularity
+    encoding: LinearEncoding | NetworkEncoding
 
     @property
     def decay_names(self) -> list[Any]:
@@ -71,16 +72,15 @@ class Task:
 
     def feature_decays(self, decays: Array) -> Array | None:
         """The decay of each column, (p,); None where the weights of a column have different ones."""
-        n_outputs = self.encoding.problem.network.n_outputs
-        index = self.granularity.index(len(self.names), n_outputs).reshape(-1, n_outputs)
-        return decays[index[:, 0]] if (index == index[:, :1]).all() else None
+        return self.granularity.feature_decays(decays, len(self.names), self.encoding.problem.network.n_outputs)
 
-    def fitted(self, k: int, w: Tensor, alpha: float, n_iter: int) -> Any:
-        """The user's estimator as if fitted to fold k, with the weights w (K, n_weights) and alpha as its setting."""
+    def fitted(self, k: int, w: Tensor, alpha: float, n_iter: int, losses: Sequence[float] = ()) -> Any:
+        """The user's estimator as if fitted to fold k, with the weights w (K, n_weights) and alpha as its setting.
+
+        `losses` holds the training loss of every epoch, for estimators that keep it.
+        """
         fold, adapter = self.folds[k], self.target.adapter
-        solution = self.encoding.solution(w[k], n_iter)
-        if self.columns is not None:
-            solution = solution._replace(coefficients=solution.coefficients[self.columns[k]])
+        solution = self.encoding.solution(w[k], n_iter, None if self.columns is None else self.columns[k], losses)
         final = copy(fold.shell).set_params(**{adapter.parameter: adapter.value(alpha)})
         adapter.store(final, solution, fold.x, fold.y, self.target.classes)
         return final if fold.composite is None else put_final(fold.composite, final)
@@ -158,11 +158,14 @@ def make_task(
         folds = [shared] * (1 if splits is None else len(splits))
     names, columns = align([fold.names for fold in folds])
     labels = None if decay_groups is None else group_labels(decay_groups, names)
-    kind = Granularity(granularity, labels)
+    kind: Any = Granularity(granularity, labels)
+    encode: Any = encode_linear
+    if isinstance(adapter, NetworkAdapter):
+        kind, encode = NetworkGranularity(kind, adapter.hidden_sizes(leaf.estimator)), encode_network
     matrices = [fold.x for fold in folds]
     if columns is not None:
         matrices = [_placed(x_k, at, len(names)) for x_k, at in zip(matrices, columns, strict=True)]
-    encoding = encode_linear(
+    encoding = encode(
         adapter,
         leaf.estimator,
         matrices if leaf.path and len(folds) > 1 else matrices[0],

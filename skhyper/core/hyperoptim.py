@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +78,10 @@ class Proposals(ABC):
     @abstractmethod
     def observe(self, evaluation: Evaluation, accuracy: float = 0.0) -> None:
         """What came of the last proposal, its weights this accurate; a loss that is not finite shortens the step."""
+
+    def start(self, best: Evaluation, last: Evaluation) -> Any:
+        """Where the next evaluation starts: at the weights of the best one so far."""
+        return best.w
 
 
 class QuasiNewton(Proposals):

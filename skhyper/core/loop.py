@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .algorithms.base import BestResponse
+from .algorithms.base import Response
 from .hyperoptim import VALUE_ERROR, Objective, Proposals
 from .result import Evaluation, Record, Snapshot, StopReason
 
@@ -90,32 +91,35 @@ class Stage:
         """The best evaluation as a candidate for selection."""
         if self.best is None:
             raise FloatingPointError(f"{name}: {StopReason.DIVERGED.value}")
-        hyper, w, fold_losses, _, error = self.best
-        return Snapshot(name, hyper, w, fold_losses, n_hyperparameters, self.stop_reason, error, seconds)
+        hyper, w, fold_losses, _, error, state = self.best
+        return Snapshot(name, hyper, w, fold_losses, n_hyperparameters, self.stop_reason, error, seconds, state=state)
 
 
 def run(
-    response: BestResponse,
+    response: Response,
     proposals: Proposals,
     objective: Objective,
     s2: Tensor,
     journal: Journal,
     *,
     stage: str,
-    w: Tensor | None,
+    w: Any,
     tol: float,
     loosest: float = 0.0,
+    max_iter: int | None = None,
 ) -> Stage:
     """Evaluate what is proposed until nothing is left, the budget is spent, or the user interrupts.
 
     Weights are solved for to a relative accuracy of `tol`, or of a share of the objective's slope while that is more,
     but not more than `loosest`.
 
+    `w` is the first warm start; the proposals say where later evaluations start.
+
     The best evaluation is returned in every case; an interruption before the first one is raised.
     """
     end = Stage()
     try:
-        while end.n_iter < journal.budget.max_iter:
+        while end.n_iter < (journal.budget.max_iter if max_iter is None else max_iter):
             hyper = proposals.propose()
             if hyper is None:
                 end.stop_reason = proposals.stop_reason or StopReason.CONVERGED
@@ -126,7 +130,9 @@ def run(
             end.n_iter += 1
             # Of two that are as good but for their error, the later one is more accurate.
             if value < end.value + VALUE_ERROR * end.accuracy:
-                end.best, end.value, end.accuracy, w = evaluation, value, accuracy, evaluation.w
+                end.best, end.value, end.accuracy = evaluation, value, accuracy
+            if end.best is not None:
+                w = proposals.start(end.best, evaluation)
             proposals.observe(evaluation, accuracy)
             journal.evaluated(stage, evaluation, value)
     except OutOfBudget as stop:

@@ -8,7 +8,7 @@ rows are copied; a row of weight zero in both does not exist for it.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from torch import Tensor
 from .decays import Decays
 from .designs import Design
 from .losses import Loss
+from .mlp import MLP
 from .networks import LinearNetwork
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Problem:
+class Folds:
     """What a fold minimises, and what its weights are judged by.
 
     Parameters
@@ -42,7 +44,7 @@ class Problem:
     y: Tensor
     train: Tensor
     validation: Tensor
-    network: LinearNetwork
+    network: Any
     loss: Loss
     outer_loss: Loss
     decays: Decays
@@ -64,6 +66,23 @@ class Problem:
         """The mean validation loss over folds: (..., K, n_weights) -> (...)."""
         return self.fold_losses(w).mean(-1)
 
+    def take_folds(self, which: Tensor) -> Self:
+        """The problem of some of the folds."""
+        y = self.y if self.y.ndim == 2 else self.y[which]
+        design = self.design.take_folds(which)
+        return replace(self, design=design, y=y, train=self.train[which], validation=self.validation[which])
+
+    def with_decays(self, decays: Decays) -> Self:
+        """The same problem at another granularity."""
+        return replace(self, decays=decays)
+
+
+@dataclass(frozen=True)
+class Problem(Folds):
+    """The bilevel problem of a linear network."""
+
+    network: LinearNetwork
+
     def outer_gradient(self, w: Tensor) -> Tensor:
         """d outer / d w: (..., K, n_weights)."""
         gradient = self.outer_loss.gradient(self.outputs(w), self.y)
@@ -81,15 +100,17 @@ class Problem:
             squares = squares - self.design.column_sums(self.train) ** 2 / total
         return float(squares.mean())
 
-    def take_folds(self, which: Tensor) -> Self:
-        """The problem of some of the folds."""
-        y = self.y if self.y.ndim == 2 else self.y[which]
-        design = self.design.take_folds(which)
-        return replace(self, design=design, y=y, train=self.train[which], validation=self.validation[which])
 
-    def with_decays(self, decays: Decays) -> Self:
-        """The same problem at another granularity."""
-        return replace(self, decays=decays)
+@dataclass(frozen=True)
+class NetworkProblem(Folds):
+    """The bilevel problem of a multilayer perceptron, whose rows come in batches.
+
+    With m batches an epoch, `train` holds sample weights divided by m: then the decays are per unit of a batch's
+    weight (`core/training.py`).
+    """
+
+    network: MLP
+    recipe: Recipe
 
 
 def weighted(c: Tensor, values: Tensor) -> Tensor:

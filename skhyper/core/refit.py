@@ -70,6 +70,7 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
     on these rows. Weights that vanish at q <= 1 are exact zeros, except in an average.
     """
+    assert isinstance(result.response, BestResponse)
     response = result.response.all_rows(problem) or algorithm.bind(problem)
     start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
     s2 = problem.decays.scale(start)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from .decays import Hyper
 
 if TYPE_CHECKING:
-    from .algorithms.base import BestResponse
+    from .algorithms.base import Response
 
 
 class StopReason(Enum):
@@ -20,6 +20,7 @@ class StopReason(Enum):
     NO_PROGRESS = "The outer loss no longer falls by more than its tolerance."
     AT_BOUND = "The best hyperparameters lie on a bound of the search; widen alpha_bounds if that is not meant."
     MAX_ITER = "The maximum number of hyperparameter steps was reached; raise max_iter to go on."
+    FULL_LENGTH = "Training has its full length, which follows from the network's max_iter."
     TIME_LIMIT = "The time limit was reached; the best model so far is kept."
     INTERRUPTED = "The search was interrupted; the best model so far is kept."
     DIVERGED = "The outer loss was not finite; the best model so far is kept."
@@ -33,6 +34,7 @@ class Evaluation(NamedTuple):
     fold_losses: Tensor  # (K,)
     gradient: Hyper  # d outer / d hyperparameters
     error: float  # relative residual of the adjoint equation
+    state: Any = None  # of a training run: where it goes on
 
     @property
     def value(self) -> float:
@@ -67,6 +69,7 @@ class Snapshot:
     error: float
     seconds: float
     mixture: tuple[float, ...] = ()  # of an average: the weights of the snapshots before it
+    state: Any = None  # of a training run: where it goes on
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Result:
     s2: Tensor  # (K,), the family's constant in each fold
     history: tuple[Record, ...]
     stop_reason: StopReason
-    response: "BestResponse"  # what the run prepared, which may serve the final fit too
+    response: "Response"  # what the run prepared, which may serve the final fit too
 
     @property
     def losses(self) -> Tensor:

@@ -19,8 +19,8 @@ EXPONENTS = (1.5, 1.0, 0.75, 0.5)
 LOWEST_EXPONENT = 0.5
 
 
-def resolve_granularity(granularity: str, decay_groups: Any) -> str:
-    """A name of `GRANULARITIES`; "auto" is one decay a feature.
+def resolve_granularity(granularity: str, decay_groups: Any, network: bool = False) -> str:
+    """A name of `GRANULARITIES`; "auto" is one decay a feature, for neural networks one for all weights.
 
     Raises
     ------
@@ -29,7 +29,9 @@ def resolve_granularity(granularity: str, decay_groups: Any) -> str:
     """
     if decay_groups is not None and granularity not in ("auto", "feature"):
         raise ValueError(f"granularity={granularity!r} cannot be combined with decay_groups; leave it at 'auto'.")
-    return "feature" if granularity == "auto" else granularity
+    if granularity != "auto":
+        return granularity
+    return "global" if network and decay_groups is None else "feature"
 
 
 def check_bounds(alpha_bounds: Any) -> tuple[float, float]:

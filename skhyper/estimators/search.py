@@ -14,14 +14,16 @@ from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from ..adapters.network import NetworkAdapter
 from ..adapters.registry import adapter_for
 from ..adapters.task import Target, Task, make_task
 from ..adapters.unwrap import unwrap
-from ..algorithms import ALGORITHMS, Algorithm, resolve
+from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
+from ..core.hypertraining import TrainingPlan
 from ..core.loop import Budget
-from ..core.problem import Problem
+from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
 from ..core.result import Result, Snapshot
@@ -29,6 +31,7 @@ from ..core.selection import choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
 from .guarding import guard_search
+from .networks import choose_row, make_training_plan, refit_network, tune_network
 from .plan import check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .scaling import keep_decays
@@ -164,9 +167,9 @@ class HyperTrainingSearchCV(BaseSearchCV):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit"])],
-        "granularity": [StrOptions({"auto", *GRANULARITIES})],
+        "granularity": [StrOptions({"auto", "layer", *GRANULARITIES})],
         "decay_groups": ["array-like", dict, None],
-        "algorithm": [StrOptions(set(ALGORITHMS)), Algorithm],
+        "algorithm": [StrOptions(set(NAMES)), Algorithm],
         "cv": ["cv_object", Interval(Real, 0, 1, closed="neither")],
         "scoring": BaseSearchCV._parameter_constraints["scoring"],
         "refit": ["boolean", str, callable],
@@ -259,34 +262,46 @@ class HyperTrainingSearchCV(BaseSearchCV):
             task = self._encode(job, job.splits)
             algorithm = resolve(self.algorithm, task.encoding.problem)
             plan = self._plan(task)
-            result = self._rows(task.encoding.problem, tune(task.encoding.problem, algorithm, plan, budget, watch))
+            result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
             self._score(job, task, result, plan)
             self._select(job, task, result, plan)
             if self.refit:
-                self._refit(job, algorithm, result)
+                self._refit(job, algorithm, result, budget)
         self._store(job, result, plan)
         self._store_guard(guard_search(self, job, bool(plan.taus), budget))
         self.total_time_ = budget.seconds
         watch.end()
         return self
 
+    def _tune(self, task: Task, algorithm: Any, plan: Any, budget: Budget, watch: Watch) -> Result:
+        """The stages of the search."""
+        if not isinstance(task.encoding.problem, NetworkProblem):
+            return tune(task.encoding.problem, algorithm, plan, budget, watch)
+        result, self._seed = tune_network(task, algorithm, plan, budget, self.random_state, watch)
+        return result
+
     def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
         """Everything that can be wrong with data and parameters, before any work."""
         check_bounds(self.alpha_bounds)
         check_exponents(self.exponent)
         check_shrinkage(self.shrinkage)
-        resolve_granularity(self.granularity, self.decay_groups)
+        self._granularity(False)
         scorers, metric = self._get_scorers()
         X, y = indexable(X, y)
         target, sample_weight = check_data(self.estimator, X, y, params)
         params = _check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
         check_fit_params(target, routed.estimator.fit)
-        cv = resolve_cv(self.cv, y, classifier=is_classifier(self.estimator), random_state=self.random_state)
+        network = isinstance(target.adapter, NetworkAdapter)
+        classifier = is_classifier(self.estimator)
+        cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
         splits = split_rows(cv, X, y, routed.splitter.split)
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
         twin = scoring_name(self.scoring, self.refit)
         return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin)
+
+    def _granularity(self, network: bool) -> str:
+        return resolve_granularity(self.granularity, self.decay_groups, network)
 
     def _encode(self, job: Job, splits: list[Split] | None) -> Task:
         task = make_task(
@@ -294,7 +309,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
             job.x,
             job.y,
             splits,
-            granularity=resolve_granularity(self.granularity, self.decay_groups),
+            granularity=self._granularity(isinstance(job.target.adapter, NetworkAdapter)),
             decay_groups=self.decay_groups,
             sample_weight=job.sample_weight,
             params=job.routed.estimator.fit,
@@ -308,7 +323,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
             warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=3)
         return task
 
-    def _plan(self, task: Task) -> Plan:
+    def _plan(self, task: Task) -> Plan | TrainingPlan:
         taus = check_shrinkage(self.shrinkage)
         if taus and task.columns is not None:
             raise ValueError(
@@ -316,6 +331,9 @@ class HyperTrainingSearchCV(BaseSearchCV):
                 "different columns; set shrinkage=None."
             )
         bounds = check_bounds(self.alpha_bounds)
+        if isinstance(task.encoding.problem, NetworkProblem):
+            exponents = check_exponents(self.exponent)
+            return make_training_plan(task.encoding.problem, exponents, self.shrinkage, taus, bounds)
         return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol)
 
     def _rows(self, problem: Problem, result: Result) -> Result:
@@ -344,6 +362,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
             self.best_index_ = self._select_best_index(self.refit, metric, self.cv_results_)
         elif isinstance(self.shrinkage, Real) or (isinstance(self.exponent, Real) and not plan.taus):
             self.best_index_ = len(result.snapshots) - 1
+        elif isinstance(task.encoding.problem, NetworkProblem):
+            self.best_index_ = choose_row(task.encoding.problem, result, self._seed)
         else:
             self.best_index_ = self._choose(self._losses(job, task, result, plan, metric))
         if not callable(self.refit):
@@ -369,14 +389,18 @@ class HyperTrainingSearchCV(BaseSearchCV):
         """A row's alpha; the way through its logarithm does not lead out of the bounds."""
         return float(np.clip(alpha_of(row), *self.alpha_bounds))
 
-    def _refit(self, job: Job, algorithm: CoreAlgorithm, result: Result) -> None:
+    def _refit(self, job: Job, algorithm: CoreAlgorithm, result: Result, budget: Budget) -> None:
         """The chosen row on all rows."""
         start = time.perf_counter()
         task = self._encode(job, None)
-        chosen = result.snapshots[self.best_index_]
-        refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
-        self.best_estimator_ = task.fitted(0, refitted.w, self._alpha(chosen), len(result.history))
-        decays = to_numpy(refitted.decays)
+        alpha = self._alpha(result.snapshots[self.best_index_])
+        if isinstance(task.encoding.problem, NetworkProblem):
+            self.best_estimator_, found = refit_network(task, result, self.best_index_, alpha, budget)
+        else:
+            refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
+            self.best_estimator_ = task.fitted(0, refitted.w, alpha, len(result.history))
+            found = refitted.decays
+        decays = to_numpy(found)
         self.alphas_ = dict(zip(task.decay_names, decays.tolist(), strict=False))
         self._feature_decays = task.feature_decays(decays)
         self.refit_time_ = time.perf_counter() - start
@@ -432,4 +456,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
 def _work(job: Job) -> float:
     """Multiplications of X with itself."""
     n, p = len(job.y), getattr(job.x, "shape", (0, 1))[-1]
+    adapter, estimator = job.target.adapter, job.target.leaf.estimator
+    if isinstance(adapter, NetworkAdapter):
+        return float(p) * adapter.recipe(estimator).batch_size * max((1, *adapter.hidden_sizes(estimator)))
     return float(n) * p * min(n, p)

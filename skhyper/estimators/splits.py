@@ -1,5 +1,6 @@
 """`cv` as GridSearchCV reads it, and two things more: folds that the smallest class can fill, and one random split."""
 
+import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -12,9 +13,10 @@ from sklearn.utils.validation import _num_samples
 from ..boundary import Split, check_splits
 
 DEFAULT_FOLDS = 5
+HELD_OUT = 0.2
 
 
-def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None) -> Any:
+def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None, network: bool = False) -> Any:
     """A splitter.
 
     Parameters
@@ -27,7 +29,11 @@ def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None) -
         Whether int and None stratify, and a float too.
     random_state : int, RandomState or None
         Of the one random split.
+    network : bool
+        Whether None is one random split instead, which holds out `HELD_OUT`.
     """
+    if cv is None and network:
+        return _one_split(HELD_OUT, y, classifier, random_state)
     if cv is None:
         return check_cv(default_folds(y, classifier), y, classifier=classifier)
     if isinstance(cv, Real) and not isinstance(cv, Integral):
@@ -35,6 +41,17 @@ def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None) -
         splitter = StratifiedShuffleSplit if stratify else ShuffleSplit
         return splitter(n_splits=1, test_size=float(cv), random_state=random_state)
     return check_cv(cv, y, classifier=classifier)
+
+
+def _one_split(share: float, y: Any, classifier: bool, random_state: Any) -> Any:
+    """One random split, stratified where every class has rows for both parts."""
+    n_rows, splitter = _num_samples(y), ShuffleSplit
+    if classifier and type_of_target(y) in ("binary", "multiclass"):
+        counts = np.unique(np.asarray(y), return_counts=True)[1]
+        n_held = math.ceil(share * n_rows)
+        if counts.min() >= 2 and len(counts) <= min(n_held, n_rows - n_held):
+            splitter = StratifiedShuffleSplit
+    return splitter(n_splits=1, test_size=share, random_state=random_state)
 
 
 def default_folds(y: Any, classifier: bool) -> int:

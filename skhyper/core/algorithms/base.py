@@ -12,16 +12,28 @@ so that an algorithm has two things to say: the weights, and H^-1 v.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from skhyper.core.decays import Decays, Hyper
-from skhyper.core.problem import Problem
+from skhyper.core.problem import Folds, Problem
 from skhyper.core.result import Evaluation
 
 
 @dataclass(frozen=True)
-class BestResponse(ABC):
+class Response(ABC):
+    """Weights of every fold that follow the hyperparameters, exactly or step by step."""
+
+    problem: Folds
+
+    @abstractmethod
+    def evaluate(self, hyper: Hyper, s2: Tensor, w: Any = None, tol: float = 1e-8) -> Evaluation:
+        """Weights, validation losses and hypergradient; `w` is where to start from."""
+
+
+@dataclass(frozen=True)
+class BestResponse(Response):
     """The weights of every fold as a function of the hyperparameters.
 
     Leading axes of w before the fold axis carry candidates, with as many of `hyper`.

@@ -1,0 +1,216 @@
+"""Hyper-training of networks: one training run in which the decays move, then more steps on all rows.
+
+The stages are those of `procedure.py`: the global alpha first, then finer decays around it. Here a stage is a piece
+of training; the second goes on where the first was best. Finer decays are fitted to a part of the held-out rows and
+judged by the rest, since they memorise what they are fitted to.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .decays import Decays, Hyper
+from .hyperoptim import Objective
+from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
+from .problem import NetworkProblem
+from .result import Result, Snapshot, StopReason
+from .trained import Progress, TrainedResponse, TrainingAlgorithm
+from .training import Trainer
+from .walk import Pace, Walk
+
+FIRST_ALPHA = 0.2  # times the outer loss of constant outputs
+LENGTH = 1.5  # epochs of a stage at most,
+PATIENCE = 0.2  # and those without a lower held-out loss after which it ends, of the epochs of a plain fit
+JUDGED = 0.4  # share of the held-out rows that judge finer decays
+REFIT_SHARE = 0.5  # epochs of the final steps on all rows, of those that the chosen weights took
+ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to tune.
+
+    Parameters
+    ----------
+    taus : tuple of float
+        Standard deviations of the prior of offsets around the global alpha; empty for the global alpha alone.
+    bounds : tuple of float
+        Bounds of log alpha.
+    log_scale : bool
+        Whether the outer loss is a squared loss, whose logarithm is the objective.
+    pace : Pace
+        Steps of the hyperparameters; its patience is replaced.
+    """
+
+    taus: tuple[float, ...] = ()
+    bounds: tuple[float, float] = (math.log(1e-8), math.log(1e8))
+    log_scale: bool = False
+    pace: Pace = field(default_factory=Pace)
+
+
+class Trained(NamedTuple):
+    """A final network on all rows."""
+
+    w: Tensor  # (1, n_weights)
+    decays: Tensor  # (n_groups,)
+    losses: list[float]  # of every epoch
+    epochs: int  # of the run and of the final steps
+
+
+def hyper_train(
+    problem: NetworkProblem,
+    algorithm: TrainingAlgorithm,
+    plan: TrainingPlan,
+    budget: Budget,
+    seed: int,
+    w: Tensor | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Run the stages; a spent budget or an interruption ends them with what there is.
+
+    `w` holds initial weights, (1, n_weights) or (K, n_weights); they are drawn without.
+    """
+    return _HyperTraining(problem, algorithm, plan, Journal(budget, observer), seed, w).run()
+
+
+def global_decays(decays: Decays) -> Decays:
+    """One decay for all weights that have one."""
+    return Decays(torch.where(decays.index >= 0, 0, -1))
+
+
+def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
+    """Which held-out rows judge finer decays: a random share, (n,) bool."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(problem.validation.shape[-1], generator=generator, dtype=torch.float64) < JUDGED
+
+
+def judged_losses(problem: NetworkProblem, snapshots: Sequence[Snapshot], seed: int) -> Tensor:
+    """Held-out losses of single rows, which the paired rule reads: (snapshots, rows).
+
+    With several snapshots the rows are those that judge. Each is weighted by its share of its fold's outer loss.
+    """
+    held = problem.validation > 0
+    if len(snapshots) > 1 and bool((held & judged_rows(problem, seed)).any()):
+        held = held & judged_rows(problem, seed)
+    weight = problem.validation[held] / problem.validation[held].mean()
+    losses = [problem.outer_loss.value(problem.outputs(s.w), problem.y)[held] * weight for s in snapshots]
+    return torch.stack(losses)
+
+
+class _HyperTraining:
+    """One run: its parts, and the snapshots so far."""
+
+    def __init__(
+        self,
+        problem: NetworkProblem,
+        algorithm: TrainingAlgorithm,
+        plan: TrainingPlan,
+        journal: Journal,
+        seed: int,
+        w: Tensor | None,
+    ):
+        self.problem, self.algorithm, self.plan, self.journal = problem, algorithm, plan, journal
+        self.seed, self.w = seed, w
+        self.s2 = torch.ones(problem.n_folds, dtype=torch.float64)
+        self.snapshots: list[Snapshot] = []
+        self.response = self._bind(problem.with_decays(global_decays(problem.decays)))
+
+    def run(self) -> Result:
+        """Global, then finer; then the result."""
+        reason = StopReason.CONVERGED
+        try:
+            self._global()
+            self._finer()
+        except OutOfBudget as stop:
+            reason = stop.reason
+        except KeyboardInterrupt:
+            reason = StopReason.INTERRUPTED
+            if not self.snapshots:
+                raise
+        if reason not in ENDED:
+            reason = self.snapshots[-1].stop_reason
+        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
+
+    def _bind(self, problem: NetworkProblem) -> TrainedResponse:
+        return self.algorithm.bind(problem)
+
+    def _global(self) -> None:
+        hyper = Hyper(self._first_alpha(), torch.tensor(2.0, dtype=torch.float64))
+        start = self.response.begin(self.seed, self.w)
+        self._stage("global alpha", self.response, hyper, start, 1, math.inf)
+        self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+
+    def _finer(self) -> None:
+        start = self.snapshots[0]
+        hyper = start.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
+        count = 1 + self.problem.decays.n_groups
+        response = self._bind(self._fitted_part())
+        for tau in self.plan.taus:
+            self._stage(f"finer decays, tau = {tau:g}", response, hyper, start.state, count, tau)
+
+    def _first_alpha(self) -> Tensor:
+        """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
+        problem = self.problem
+        f = problem.loss.start(problem.y, problem.train)
+        f = f.expand(problem.n_folds, -1)[:, None, :]
+        loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
+        return (FIRST_ALPHA * loss).clamp(min=1e-300).log().clamp(*self.plan.bounds)
+
+    def _fitted_part(self) -> NetworkProblem:
+        """The problem with those held-out rows alone that do not judge."""
+        problem = self.problem
+        rows = torch.where(judged_rows(problem, self.seed), 0.0, problem.validation)
+        if not bool((rows > 0).any(-1).all()):
+            return problem
+        return replace(problem, validation=rows / rows.sum(-1, keepdim=True))
+
+    def _stage(
+        self, name: str, response: TrainedResponse, hyper: Hyper, start: Progress, count: int, tau: float
+    ) -> None:
+        """One run of the loop, and its snapshot."""
+        problem, trainer, plan = response.problem, response.trainer, self.plan
+        recipe = trainer.recipe
+        per_epoch = trainer.steps_per_epoch / response.interval
+        limit = min(self.journal.budget.max_iter, max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch)))
+        patience = PATIENCE * recipe.max_epochs if recipe.patience is None else recipe.patience
+        pace = replace(plan.pace, patience=max(5, math.ceil(patience * per_epoch)))
+        n = int((problem.validation > 0).any(0).sum())
+        objective = Objective(plan.log_scale, n, tau if hyper.offsets is not None else 1.0)
+        walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
+        end: Stage = run(response, walk, objective, self.s2, self.journal, stage=name, w=start, tol=0.0, max_iter=limit)
+        if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
+            end.stop_reason = StopReason.FULL_LENGTH
+        snapshot = end.snapshot(name, count, self.journal.budget.seconds)
+        self.snapshots.append(replace(snapshot, fold_losses=self.problem.fold_losses(snapshot.w)))
+        if end.stop_reason in ENDED:
+            raise OutOfBudget(end.stop_reason)
+
+
+def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget, share: float = REFIT_SHARE) -> Trained:
+    """More steps on all rows (a problem of one fold) from a snapshot's weights, at its decays.
+
+    The decays of a network belong to weights of one initialisation, and to where training has brought them: so the
+    final network goes on from them. Of several folds the first one's network goes on.
+    """
+    progress: Progress = snapshot.state
+    done = progress.epochs
+    trainer = Trainer(problem)
+    decays, hyper = problem.decays, snapshot.hyper
+    if hyper.offsets is None:
+        decays = global_decays(decays)
+    w = snapshot.w[:1]
+    s2 = decays.scale(w)
+    state = trainer.start(done, w)
+    losses: list[float] = []
+    for _ in range(math.ceil(share * done)):
+        decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
+        state, loss = trainer.run(state, decay, trainer.steps_per_epoch)
+        losses.append(float(loss))
+        if budget.seconds > budget.time_limit:
+            break
+    log_decays = problem.decays.log_decays(state.w, hyper, problem.decays.scale(state.w))
+    return Trained(state.w, log_decays[0].exp(), losses, done + len(losses))

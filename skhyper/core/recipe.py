@@ -1,0 +1,94 @@
+"""How a network is trained: rules of descent on flat weights, and the recipe that a problem comes with."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """What a rule of descent remembers of past gradients, and how many steps it took."""
+
+    first: Tensor  # (..., n_weights)
+    second: Tensor
+    t: int = 0
+
+
+class Descent(ABC):
+    """A rule that turns gradients into steps of the weights, in place."""
+
+    @abstractmethod
+    def step(self, w: Tensor, g: Tensor, moments: Moments) -> Moments:
+        """Move w; may write to w, g and the moments."""
+
+    @abstractmethod
+    def metric(self, moments: Moments) -> Tensor:
+        """Gradient over step, for each weight: the reciprocal of its present rate."""
+
+
+@dataclass(frozen=True)
+class Adam(Descent):
+    """Kingma and Ba (2015), epsilon as in scikit-learn: outside of the correction for the start."""
+
+    rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    def step(self, w: Tensor, g: Tensor, moments: Moments) -> Moments:
+        first, second, t = moments[0], moments[1], moments[2] + 1
+        first.lerp_(g, 1 - self.beta_1)
+        second.mul_(self.beta_2).addcmul_(g, g, value=1 - self.beta_2)
+        rate = self.rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
+        w.addcdiv_(first, torch.sqrt(second, out=g).add_(self.epsilon), value=-rate)
+        return Moments(first, second, t)
+
+    def metric(self, moments: Moments) -> Tensor:
+        size = moments.second / (1 - self.beta_2 ** max(moments.t, 1))
+        return size.sqrt().add_(self.epsilon).div_(self.rate)
+
+
+@dataclass(frozen=True)
+class Momentum(Descent):
+    """Gradient descent with momentum, Nesterov's or plain, as scikit-learn writes it."""
+
+    rate: float = 1e-3
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def step(self, w: Tensor, g: Tensor, moments: Moments) -> Moments:
+        velocity = moments.first.mul_(self.momentum).add_(g, alpha=-self.rate)
+        w.add_(velocity)
+        if self.nesterov:
+            w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-self.rate)
+        return Moments(velocity, moments.second, moments.t + 1)
+
+    def metric(self, moments: Moments) -> Tensor:
+        return torch.full_like(moments.first, (1 - self.momentum) / self.rate)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    descent : Descent
+        The rule of the steps.
+    batch_size : int
+        Rows of a batch; fewer where a fold has fewer.
+    max_epochs : int
+        Passes over the rows that a plain fit may take.
+    patience : int or None
+        Epochs without a lower held-out loss after which training ends; None: the procedure's own.
+    shuffle : bool
+        Whether every epoch deals the rows anew.
+    """
+
+    descent: Descent = Adam()
+    batch_size: int = 200
+    max_epochs: int = 200
+    patience: int | None = None
+    shuffle: bool = True

@@ -1,0 +1,115 @@
+"""Networks whose weights follow the hyperparameters step by step: what the algorithms for them share.
+
+Between two evaluations the weights take some training steps under the present decays. The hypergradient is that of
+`algorithms/base.py`, with an approximation of H^-1 d outer / d w in the place of the exact solution; algorithms differ
+in this approximation.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .algorithms.base import Response, hypergradient
+from .decays import Hyper
+from .problem import NetworkProblem
+from .result import Evaluation
+from .training import Batch, Rows, State, Trainer
+
+FEWEST, MOST = 60, 150  # hypergradients in as many epochs as a plain fit may take,
+INTERVALS = (5, 20)  # as far as this many training steps between two allow it
+VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
+
+
+class Progress(NamedTuple):
+    """Where a run goes on."""
+
+    training: State
+    memory: Any = None  # the algorithm's own
+    losses: tuple[float, ...] = ()  # training loss of every evaluation so far, mean over folds
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the rows, the present one included."""
+        return self.training.epoch + 1
+
+
+@dataclass(frozen=True)
+class TrainedResponse(Response):
+    """The weights of every fold while they are trained."""
+
+    problem: NetworkProblem
+    trainer: Trainer
+    validation: Rows
+    interval: int
+
+    @abstractmethod
+    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+        """About H^-1 v at the present weights, its relative error where known, and what to remember."""
+
+    def begin(self, seed: int, w: Tensor | None = None) -> Progress:
+        """A new run, from drawn or given weights."""
+        return Progress(self.trainer.start(seed, w))
+
+    def evaluate(self, hyper: Hyper, s2: Tensor, w: Any = None, tol: float = 1e-8) -> Evaluation:
+        """Train on from the `Progress` w, then look at the held-out rows."""
+        progress: Progress = w
+        problem, training = self.problem, progress.training.copy()
+        decay = problem.decays.spread(problem.decays.log_decays(training.w, hyper, s2).exp())
+        training, loss = self.trainer.run(training, decay, self.interval)
+        fold_losses, v = self.held_out(training)
+        u, error, memory = self.adjoint(training, decay, v, progress.memory)
+        gradient = hypergradient(problem.decays, training.w, hyper, s2, u)
+        progress = Progress(training, memory, (*progress.losses, float(loss.mean())))
+        return Evaluation(hyper, training.w, fold_losses, gradient, error, progress)
+
+    def held_out(self, training: State) -> tuple[Tensor, Tensor]:
+        """Outer losses of the folds (K,), and d outer / d w (K, n_weights), the latter from a sample of the rows."""
+        network, loss, w = self.problem.network, self.problem.outer_loss, training.w
+        rows = self.validation.everything()
+        tape = network.forward(w, rows.x)
+        fold_losses = (rows.c * loss.value(tape.f, rows.y)).sum(-1)
+        if self.validation.n_rows > VALIDATION_ROWS:
+            rows = self.validation.sample(VALIDATION_ROWS, seeded(training))
+            tape = network.forward(w, rows.x)
+        gradient = rows.c[..., None] * loss.gradient(tape.f, rows.y) / self.problem.n_folds
+        return fold_losses, network.backward(w, tape, gradient)
+
+
+class TrainingAlgorithm(ABC):
+    """A configuration for networks; `bind` prepares what all evaluations of one problem share."""
+
+    @abstractmethod
+    def bind(self, problem: NetworkProblem) -> TrainedResponse:
+        """The response of this problem's folds."""
+
+
+def seeded(training: State) -> torch.Generator:
+    """Random numbers that depend on the state of a run alone, and leave it as it is."""
+    generator = torch.Generator()
+    generator.set_state(training.generator)
+    return generator.manual_seed(int(generator.initial_seed()) + training.moments.t)
+
+
+def gauss_newton(problem: NetworkProblem, w: Tensor, rows: Batch, diagonal: Tensor) -> Any:
+    """v -> (J' diag(c_i l''_i) J + diagonal) v, J the derivative of the outputs of these rows."""
+    network = problem.network
+    tape = network.forward(w, rows.x)
+    curve = problem.loss.hessian_product(tape.f, rows.y)
+
+    def product(v: Tensor) -> Tensor:
+        pulled = network.backward(w, tape, rows.c[..., None] * curve(network.push(w, tape, v)))
+        return pulled.addcmul_(diagonal, v)
+
+    return product
+
+
+def parts(problem: NetworkProblem, interval: int | None) -> tuple[NetworkProblem, Trainer, Rows, int]:
+    """What every response of a problem is made of; without an interval, one that fits the length of the training."""
+    trainer = Trainer(problem)
+    if interval is None:
+        steps = problem.recipe.max_epochs * trainer.steps_per_epoch
+        interval = min(max(steps // FEWEST, INTERVALS[0]), max(INTERVALS[1], steps // MOST))
+    return problem, trainer, Rows.validation(problem), interval

@@ -1,0 +1,193 @@
+"""Training of networks: batches dealt per fold, steps on flat weights, and a state from which it resumes exactly.
+
+The inner objective of fold k is sum_i c_ki loss_i + 1/2 sum_j a_j w_j^2. An epoch deals the rows into m batches of
+equal size but for the last, c_ki = s_i / m with s the sample weights, and a batch b has the gradient
+
+    (sum_{i in b} s_i loss_i' + a w) / sum_{i in b} s_i,
+
+which is scikit-learn's.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .losses import Loss
+from .mlp import MLP, rows_of
+from .problem import NetworkProblem
+from .recipe import Moments, Recipe
+
+
+class Batch(NamedTuple):
+    """Rows of every fold."""
+
+    x: Tensor  # (K, b, p)
+    y: Tensor  # (K, b, T)
+    c: Tensor  # weights, (K, b)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The training rows of every fold, next to each other: (K, n_train, ...), padded with rows of weight zero."""
+
+    x: Tensor
+    y: Tensor
+    c: Tensor
+    counts: tuple[int, ...]  # rows of each fold without padding
+
+    @classmethod
+    def training(cls, problem: NetworkProblem) -> "Rows":
+        """Those with weight in the folds' inner problems."""
+        return cls._where(problem, problem.train)
+
+    @classmethod
+    def validation(cls, problem: NetworkProblem) -> "Rows":
+        """Those with weight in the folds' outer losses."""
+        return cls._where(problem, problem.validation)
+
+    @classmethod
+    def _where(cls, problem: NetworkProblem, weights: Tensor) -> "Rows":
+        counts = tuple((weights > 0).sum(-1).tolist())
+        index = (weights > 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, : max(counts)]
+        fold = torch.arange(len(weights))[:, None]
+        x, y = rows_of(problem.design), problem.y
+        return cls(
+            x[index] if x.ndim == 2 else x[fold, index],
+            y[index] if y.ndim == 2 else y[fold, index],
+            weights.gather(-1, index),
+            counts,
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the largest fold."""
+        return self.c.shape[-1]
+
+    def take(self, index: Tensor) -> Batch:
+        """Rows by number, (K, b)."""
+        if len(index) == 1:
+            i = index[0]
+            return Batch(*(part[0].index_select(0, i)[None] for part in (self.x, self.y, self.c)))
+        fold = torch.arange(len(index))[:, None]
+        return Batch(self.x[fold, index], self.y[fold, index], self.c[fold, index])
+
+    def everything(self) -> Batch:
+        """All rows."""
+        return Batch(self.x, self.y, self.c)
+
+    def sample(self, n: int, generator: torch.Generator) -> Batch:
+        """At most n rows drawn from each fold's, their weights scaled up to the fold's total."""
+        if self.n_rows <= n:
+            return self.everything()
+        drawn = torch.rand(self.c.shape, generator=generator, dtype=torch.float64)
+        batch = self.take((drawn + (self.c == 0)).argsort(dim=-1)[:, :n])
+        return batch._replace(c=batch.c * (self.c.sum(-1) / batch.c.sum(-1))[:, None])
+
+
+class State(NamedTuple):
+    """A training run at the end of an epoch or between two steps: all that is needed to go on exactly."""
+
+    w: Tensor  # (K, n_weights)
+    moments: Moments
+    generator: Tensor  # state of the random numbers that deal the rows
+    order: Tensor  # (K, n_rows), this epoch's
+    position: int = 0  # rows of this epoch that are done
+    epoch: int = 0
+
+    def copy(self) -> "State":
+        """A state that later steps do not write to."""
+        moments = Moments(self.moments.first.clone(), self.moments.second.clone(), self.moments.t)
+        return self._replace(w=self.w.clone(), moments=moments)
+
+
+@dataclass
+class Trainer:
+    """Steps of all folds at once."""
+
+    problem: NetworkProblem
+    rows: Rows = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = Rows.training(self.problem)
+        self.rows = replace(rows, c=rows.c * n_batches(rows.n_rows, self.recipe.batch_size))
+        self._padding = torch.tensor([[k] for k in self.rows.counts]) <= torch.arange(self.rows.n_rows)
+
+    @property
+    def network(self) -> MLP:
+        """The main network."""
+        return self.problem.network
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        return self.problem.recipe
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return min(self.recipe.batch_size, self.rows.n_rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return n_batches(self.rows.n_rows, self.recipe.batch_size)
+
+    def start(self, seed: int, w: Tensor | None = None) -> State:
+        """A new run; all folds start from the same weights, which are drawn unless given."""
+        generator = torch.Generator().manual_seed(seed)
+        if w is None:
+            w = self.network.start(1, generator)
+        w = w.expand(self.problem.n_folds, -1).clone()
+        state = State(w, Moments(torch.zeros_like(w), torch.zeros_like(w)), generator.get_state(), torch.empty(0))
+        return self._deal(state)
+
+    def run(self, state: State, decay: Tensor, n_steps: int) -> tuple[State, Tensor]:
+        """Take steps under constant decays (K, n_weights); the mean loss of the batches, penalty included, per fold."""
+        w, moments, total = state.w, state.moments, state.w.new_zeros(self.problem.n_folds)
+        done = 0
+        for _ in range(n_steps):
+            if state.position >= self.rows.n_rows:
+                state = self._deal(state._replace(epoch=state.epoch + 1))
+            index = state.order[:, state.position : state.position + self.batch_size]
+            batch = self.rows.take(index)
+            value, g = penalised_gradient(self.network, self.problem.loss, w, batch, decay)
+            moments = self.recipe.descent.step(w, g, moments)
+            total += value * index.shape[-1]
+            done += index.shape[-1]
+            state = state._replace(position=state.position + self.batch_size)
+        return state._replace(moments=moments), total / max(done, 1)
+
+    def _deal(self, state: State) -> State:
+        """The order of a new epoch: a permutation for each fold, padding last."""
+        generator = torch.Generator()
+        generator.set_state(state.generator)
+        order = torch.arange(self.rows.n_rows).expand(self.problem.n_folds, -1)
+        if self.recipe.shuffle:
+            drawn = torch.rand(self.problem.n_folds, self.rows.n_rows, generator=generator, dtype=torch.float64)
+            order = (drawn + self._padding).argsort(dim=-1)
+        return state._replace(order=order, position=0, generator=generator.get_state())
+
+
+def n_batches(n_rows: int, batch_size: int) -> int:
+    """Batches of an epoch."""
+    return -(-n_rows // min(batch_size, n_rows))
+
+
+def penalised_gradient(network: MLP, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tuple[Tensor, Tensor]:
+    """The penalised loss of a batch, per unit of its weight, and its gradient: (K,), (K, n_weights)."""
+    if len(w) == 1:
+        value, g = _one(network, loss, w[0], Batch(batch.x[0], batch.y[0], batch.c[0]), decay[0])
+        return value[None], g[None]
+    return _one(network, loss, w, batch, decay)
+
+
+def _one(network: MLP, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tuple[Tensor, Tensor]:
+    x, y, c = batch
+    tape = network.forward(w, x)
+    total = c.sum(-1)
+    pulled = decay * w
+    value = ((c * loss.value(tape.f, y)).sum(-1) + (pulled * w).sum(-1) / 2) / total
+    g = network.backward(w, tape, c[..., None] * loss.gradient(tape.f, y)).add_(pulled)
+    return value, g.div_(total[..., None])

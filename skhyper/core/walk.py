@@ -1,0 +1,156 @@
+"""Proposals for hyperparameters that move while the weights are trained: steps along noisy hypergradients.
+
+A step divides the objective's gradient by its own recent size (Kingma and Ba, 2015), and by the curvature of the prior
+where that is larger: offsets whose gradient is no more than noise stay near the family.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .decays import Hyper
+from .hyperoptim import Objective, Proposals
+from .result import Evaluation, StopReason
+
+BETAS = (0.9, 0.99)
+MAX_ROLL_BACKS = 5
+ROLL_BACK = 0.3  # length of steps after a roll-back, relative
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast hyperparameters move, and when a walk ends.
+
+    Parameters
+    ----------
+    step : float
+        Length of the first steps in units of log alpha.
+    halving : float
+        Steps after which their length is half of that; it falls as 1 / (1 + t / halving).
+    warm_up : int
+        Evaluations before the first step.
+    patience : int
+        Evaluations without a new lowest smoothed objective after which a walk ends.
+    smoothing : float
+        Share of a new objective in the smoothed one.
+    explosion : float
+        An objective this much above the lowest one is a divergence and rolled back, in units of the first one.
+    """
+
+    step: float = 0.25
+    halving: float = 25.0
+    warm_up: int = 5
+    patience: int = 40
+    smoothing: float = 0.3
+    explosion: float = 3.0
+
+
+@dataclass
+class Walk(Proposals):
+    """Adam on log alpha, and on the offsets where there are any; the exponent stays.
+
+    Parameters
+    ----------
+    hyper : Hyper
+        Where to begin; afterwards, where it is.
+    objective : Objective
+        The unit to lower.
+    bounds : tuple of float
+        Bounds of log alpha.
+    pace : Pace
+        Steps and patience.
+    moves_alpha : bool
+        Whether log alpha moves, or the offsets alone.
+    """
+
+    hyper: Hyper
+    objective: Objective
+    bounds: tuple[float, float]
+    pace: Pace = Pace()
+    moves_alpha: bool = True
+    _n: int = field(default=0, init=False)
+    _since: int = field(default=0, init=False)
+    _scale: float = field(default=1.0, init=False)
+    _roll_backs: int = field(default=0, init=False)
+    _smoothed: float = field(default=math.inf, init=False)
+    _lowest: float = field(default=math.inf, init=False)
+    _first: float = field(default=math.nan, init=False)
+
+    def __post_init__(self) -> None:
+        size = self._pack(self.hyper)
+        self._mean, self._square = torch.zeros_like(size), torch.zeros_like(size)
+        self._steps = 0
+        self._kept: tuple[Hyper, Any] = (self.hyper, None)
+
+    def propose(self) -> Hyper | None:
+        """Where the last step led."""
+        return None if self.stop_reason else self.hyper
+
+    def observe(self, evaluation: Evaluation, accuracy: float = 0.0) -> None:
+        """Take a step, or go back to the best weights where the loss has exploded."""
+        value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
+        gradient = self._pack(self.objective.gradient(evaluation))
+        self._n += 1
+        if self._diverged(value, gradient):
+            self._roll_back()
+            return
+        self._follow(value)
+        if self._n > self.pace.warm_up:
+            self._step(gradient)
+        if self._since >= self.pace.patience:
+            self.stop_reason = StopReason.NO_PROGRESS
+
+    def start(self, best: Evaluation, last: Evaluation) -> Any:
+        """Training goes on where it is; after a divergence, from the best weights."""
+        value = self.objective.value(last.value, last.hyper.offsets)
+        return best.state if self._diverged(value, last.gradient.log_alpha) else last.state
+
+    def _diverged(self, value: float, gradient: Tensor) -> bool:
+        if not math.isfinite(value) or not bool(gradient.isfinite().all()):
+            return True
+        return value > self._lowest + self.pace.explosion * max(abs(self._first), 1.0)
+
+    def _roll_back(self) -> None:
+        self._roll_backs += 1
+        self._scale *= ROLL_BACK
+        self._mean.zero_()
+        self._smoothed = self._lowest
+        if self._roll_backs > MAX_ROLL_BACKS:
+            self.stop_reason = StopReason.DIVERGED
+
+    def _follow(self, value: float) -> None:
+        """The smoothed objective, and how long ago it was lowest."""
+        if not math.isfinite(self._smoothed):
+            self._first = self._smoothed = value
+        self._smoothed += self.pace.smoothing * (value - self._smoothed)
+        self._since = 0 if self._smoothed < self._lowest else self._since + 1
+        self._lowest = min(self._lowest, self._smoothed)
+
+    def _step(self, gradient: Tensor) -> None:
+        self._steps += 1
+        t = self._steps
+        self._mean.lerp_(gradient, 1 - BETAS[0])
+        self._square.lerp_(gradient**2, 1 - BETAS[1])
+        length = self._scale * self.pace.step / (1 + t / self.pace.halving)
+        size = (self._square / (1 - BETAS[1] ** t)).sqrt() / length + self._prior()
+        step = -(self._mean / (1 - BETAS[0] ** t)) / size.clamp(min=torch.finfo(size.dtype).tiny)
+        self.hyper = self._moved(self._pack(self.hyper) + step.clamp(-length, length))
+
+    def _prior(self) -> Tensor:
+        """The second derivative of the prior of each number."""
+        curvature = torch.zeros_like(self._mean)
+        if self.hyper.offsets is not None:
+            curvature[-len(self.hyper.offsets) :] = self.objective.prior_curvature
+        return curvature
+
+    def _pack(self, hyper: Hyper) -> Tensor:
+        parts = [hyper.log_alpha.reshape(1)] if self.moves_alpha else []
+        return torch.cat(parts + ([] if hyper.offsets is None else [hyper.offsets]))
+
+    def _moved(self, x: Tensor) -> Hyper:
+        log_alpha = x[0].clamp(*self.bounds) if self.moves_alpha else self.hyper.log_alpha
+        offsets = None if self.hyper.offsets is None else x[int(self.moves_alpha) :]
+        return Hyper(log_alpha, self.hyper.exponent, offsets)

@@ -1,0 +1,81 @@
+"""What a search does differently where the main network is trained step by step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from ..adapters.network import NetworkAdapter
+from ..adapters.task import Task
+from ..boundary import to_tensor
+from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses, train_on
+from ..core.loop import Budget
+from ..core.losses import SquaredError, TweedieLog
+from ..core.problem import NetworkProblem
+from ..core.result import Result
+from ..core.selection import choose
+from .plan import n_real_groups
+
+# Standard deviation of the prior of free decays where nobody says.
+TAU = 1.0
+# Row 0 is left for a gain of more than this many standard errors of the judging rows' paired differences.
+STANDARD_ERRORS = 1.0
+
+
+def make_training_plan(
+    problem: NetworkProblem, exponents: tuple[float, ...] | None, shrinkage: Any, taus: tuple[float, ...], bounds: Any
+) -> TrainingPlan:
+    """What to tune.
+
+    Raises
+    ------
+    ValueError
+        If an exponent other than 2 is asked for, or free decays where there is one decay only.
+    """
+    if exponents:
+        raise ValueError(f"exponent must be 'auto' or 2 for neural networks, got {exponents!r}; see shrinkage.")
+    single = n_real_groups(problem.decays) == 1
+    if single and taus:
+        raise ValueError(f"shrinkage={shrinkage!r} needs two decays or more, but granularity='global' has one.")
+    if isinstance(shrinkage, str) and not single:
+        taus = (TAU,)
+    squared = problem.outer_loss in (SquaredError(), TweedieLog(0))
+    return TrainingPlan(taus, bounds, log_scale=squared)
+
+
+def network_seed(estimator: Any, random_state: Any) -> np.random.RandomState:
+    """Random numbers of the weights and of the batches: the estimator's own, or those of the search."""
+    own = estimator.random_state
+    return check_random_state(random_state if own is None else own)
+
+
+def tune_network(
+    task: Task, algorithm: Any, plan: TrainingPlan, budget: Budget, random_state: Any, watch: Callable[..., None]
+) -> tuple[Result, int]:
+    """Run the procedure from weights as the estimator's own fit draws them; also the seed of everything else."""
+    adapter, problem = task.target.adapter, task.encoding.problem
+    assert isinstance(adapter, NetworkAdapter)
+    assert isinstance(problem, NetworkProblem)
+    estimator = task.target.leaf.estimator
+    random = network_seed(estimator, random_state)
+    w = to_tensor(adapter.start(estimator, problem.network, random))[None]
+    seed = int(random.randint(np.iinfo(np.int32).max))
+    return hyper_train(problem, algorithm, plan, budget, seed, w, watch), seed
+
+
+def choose_row(problem: NetworkProblem, result: Result, seed: int) -> int:
+    """The paired rule over held-out rows."""
+    with torch.no_grad():
+        losses: NDArray[np.float64] = judged_losses(problem, result.snapshots, seed).numpy()
+    return choose(losses, STANDARD_ERRORS)
+
+
+def refit_network(task: Task, result: Result, index: int, alpha: float, budget: Budget) -> tuple[Any, Any]:
+    """The chosen row's network after more steps on all rows, as a fitted estimator; and its decays."""
+    problem = task.encoding.problem
+    assert isinstance(problem, NetworkProblem)
+    trained = train_on(problem, result.snapshots[index], budget)
+    return task.fitted(0, trained.w, alpha, trained.epochs, trained.losses), trained.decays
