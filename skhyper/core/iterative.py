@@ -57,6 +57,7 @@ class Memory:
 
     log_c: Tensor | None = None  # (p,)
     factor: Tensor | None = None  # of G + diag c, single precision
+    size: Tensor | None = None  # (K,), of the right-hand side in the norm of the factor
     adjoint: Tensor | None = None  # (K, T, p)
 
 
@@ -81,6 +82,11 @@ class IterativeResponse(BestResponse):
     def capacity(self) -> int:
         """One candidate at a time."""
         return 1
+
+    def curvature(self) -> float:
+        """From the moments; constant columns count as in X."""
+        p = self.problem.network.n_features
+        return float(self.moments.gram.diagonal(dim1=-2, dim2=-1).sum(-1).mean() / p)
 
     @property
     def scans(self) -> bool:
@@ -200,21 +206,18 @@ class IterativeResponse(BestResponse):
                 v = self._minimise(hyper._replace(exponent=torch.full_like(hyper.exponent, 2.0)), s2, v, tol)
         product = self._product(v, tol)
         gradient: Tensor | None = None  # of the penalty, as a variable of its own
-        idle, least, size = 0, torch.inf, None
+        idle, least = 0, torch.inf
         for _ in range(MAX_STEPS):
             w = self._flat(v)
             curvature, gradient = self._curvature(w, hyper, s2, gradient, quadratic)
             residual = self.moments.rhs - product - curvature.a * v
-            precondition = self._preconditioner(curvature)
-            size = _norm(self.moments.rhs, precondition) if size is None else size
-            left = _norm(residual, precondition) / size
-            if bool((left <= tol).all()) or idle == MAX_IDLE:
+            step = self._correct(curvature, residual, SINGLE if quadratic else FORCING, tol * self._size(curvature))
+            left = float((step.before / self._size(curvature)).max())
+            if left <= tol or idle == MAX_IDLE:
                 break
-            idle = idle + 1 if float(left.max()) > 0.5 * least else 0
-            least = min(least, float(left.max()))
-            wanted = tol / left
-            d, _ = self._correct(curvature, precondition, residual, wanted.clamp(SINGLE if quadratic else FORCING, 0.5))
-            if quadratic and bool((wanted >= SINGLE).all()):
+            idle, least = idle + 1 if left > 0.5 * least else 0, min(least, left)
+            d = step.d
+            if quadratic and tol >= SINGLE * left:
                 return v + d
             dg = self._product(d, tol)
             if not quadratic:
@@ -227,7 +230,7 @@ class IterativeResponse(BestResponse):
     def _curvature(
         self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None, quadratic: bool
     ) -> tuple[Curvature, Tensor]:
-        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g and cut to be positive definite."""
+        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g, and positive definite."""
         decays = self._decays
         r = decays.relative(w, s2)
         a_g = decays.log_decays_at(r, hyper).exp()
@@ -284,23 +287,22 @@ class IterativeResponse(BestResponse):
         flat, decays = w[..., : self._n_decayed], self._decays
         a = decays.log_decays(flat, hyper, s2).exp()
         curvature = self._bent(flat, decays.spread(a), decays.concavity(flat, hyper, s2))
-        precondition = self._preconditioner(curvature)
         u = self.memory.adjoint
         u = torch.zeros_like(v) if u is None or u.shape != v.shape else u
-        size = _norm(v, precondition).clamp(min=torch.finfo(v.dtype).tiny)
+        size = _norm(v, self._preconditioner(curvature)).clamp(min=torch.finfo(v.dtype).tiny)
         before = torch.inf
         for _ in range(MAX_STEPS):
             residual = v - self._product(u, tol) - self._bend(u, curvature)
-            error = _norm(residual, precondition) / size
-            if bool((error <= tol).all()) or float(error.max()) > 0.5 * before:
+            step = self._correct(curvature, residual, SINGLE, tol * size)
+            left, error = float((step.before / size).max()), float((step.after / size).max())
+            if left <= tol or left > 0.5 * before:
+                error = left
                 break
-            before, wanted = float(error.max()), tol / error
-            d, reduced = self._correct(curvature, precondition, residual, wanted.clamp(SINGLE, 0.5))
-            u, error = u + d, error * reduced
-            if bool((wanted >= SINGLE).all()) and bool((error <= tol).all()):
+            before, u = left, u + step.d
+            if error <= tol and tol >= SINGLE * left:
                 break
         self.memory.adjoint = u
-        return u, float(error.max())
+        return u, error
 
     def _product(self, v: Tensor, tol: float) -> Tensor:
         """V X'X of every fold, in single precision where the accuracy that is asked for allows it."""
@@ -317,28 +319,33 @@ class IterativeResponse(BestResponse):
         flat = self._flat(u)
         return curvature.a * u - self._matrix(w * decays.spread(curvature.b * decays.group_sums(w * flat)))
 
-    def _correct(
-        self, curvature: Curvature, precondition: "Preconditioner", r: Tensor, tol: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """H^-1 r in single precision, to a reduction of the residual by `tol` (K,); and what it is reduced to."""
-        unit, shape = self._unit, r.shape
-        size = r.abs().amax((-1, -2), keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)
-        b = None if curvature.b is None else curvature.b / unit
-        low = Curvature(curvature.a / unit, curvature.diagonal / unit, b, curvature.w)
-        low = Curvature(*(None if t is None else t.float() for t in low))
+    def _correct(self, curvature: Curvature, r: Tensor, tol: float, enough: Tensor) -> "Correction":
+        """H^-1 r in single precision, until the residual is reduced by `tol` or is no larger than `enough` (K,)."""
+        unit, shape, precondition = self._unit, r.shape, self._preconditioner(curvature)
+        size = r.abs().max().clamp(min=torch.finfo(r.dtype).tiny)
+        b = None if curvature.b is None else (curvature.b / unit).float()
+        low = Curvature((curvature.a / unit).float(), (curvature.diagonal / unit).float(), b, curvature.w.float())
 
         def product(p: Tensor) -> Tensor:
             p = p.unflatten(-1, shape[1:])
             return (p @ self._low_gram + self._bend(p, low)).flatten(1)
 
-        found = conjugate_gradients(
-            product,
-            lambda p: precondition.low(p.unflatten(-1, shape[1:])).flatten(1),
-            (r / size).float().flatten(1),
-            tol.float(),
-            CG_MAX_ITER,
-        )
-        return found.x.unflatten(-1, shape[1:]).double() * size / unit, found.residual.double()
+        def preconditioned(p: Tensor) -> Tensor:
+            return precondition.low(p.unflatten(-1, shape[1:])).flatten(1)
+
+        scale = size / unit**0.5  # of norms
+        right, tols = (r / size).float().flatten(1), torch.full((len(r),), tol)
+        found = conjugate_gradients(product, preconditioned, right, tols, CG_MAX_ITER, (enough / scale).float())
+        before = found.size.double() * scale
+        d = found.x.unflatten(-1, shape[1:]).double() * (size / unit)
+        return Correction(d, before, before * found.residual.double())
+
+    def _size(self, curvature: Curvature) -> Tensor:
+        """The norm of the right-hand side with the factor that is there: (K,)."""
+        precondition, memory = self._preconditioner(curvature), self.memory
+        if memory.size is None:
+            memory.size = _norm(self.moments.rhs, precondition).clamp(min=torch.finfo(torch.float64).tiny)
+        return memory.size
 
     @cached_property
     def _unit(self) -> float:
@@ -362,7 +369,7 @@ class IterativeResponse(BestResponse):
         added = torch.maximum(curvature.diagonal, 1e-3 * curvature.a)
         log_c, memory = added.log().mean((0, 1)), self.memory
         if memory.log_c is None or memory.factor is None or float((log_c - memory.log_c).abs().mean()) > DRIFT:
-            memory.log_c = log_c
+            memory.log_c, memory.size = log_c, None
             matrix = self._mean_gram / self._unit
             matrix.diagonal().add_(log_c.exp() / self._unit)
             memory.factor, info = torch.linalg.cholesky_ex(matrix.float())
@@ -377,6 +384,14 @@ class Held(NamedTuple):
 
     losses: Tensor
     gradient: Tensor
+
+
+class Correction(NamedTuple):
+    """What conjugate gradients add, and the residual's norm before and after: (K,)."""
+
+    d: Tensor
+    before: Tensor
+    after: Tensor
 
 
 class Preconditioner(NamedTuple):

@@ -41,7 +41,7 @@ class FoldMoments(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums of z z' over all rows that some fold uses, z = (x_i - shift, y_i - shift, 1), from which the final fit comes."""
+    """Sums of z z' over all rows that some fold uses, z = (x_i - shift, y_i - shift, 1), for the final fit."""
 
     x: Tensor  # the matrix and the targets that they are of
     y: Tensor
