@@ -104,7 +104,7 @@ class _Procedure:
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
-        centre = math.log(max(self.problem.curvature(), 1e-300))
+        centre = math.log(max(self.response.curvature(), 1e-300))
         if self.response.scans:
             scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
         else:
@@ -159,7 +159,8 @@ class _Procedure:
         if lead.best is None or lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
         then = search(lead.best.hyper, objective, learnt=first)
-        self._stage("family", then, objective, start.w, 2, EXPONENT_STEP_TOL)
+        w = start.w + (lead.best.w - start.w[:1])
+        self._stage("family", then, objective, w, 2, EXPONENT_STEP_TOL)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
