@@ -95,10 +95,10 @@ class DenseDesign(Design):
         return self.x.ndim == 2
 
     def matvec(self, v: Tensor) -> Tensor:
-        return _shared_product(self.x, v) if self.shared else self.x @ v
+        return _shared_product(self.x, v) if self.shared else _product_by_fold(self.x, v)
 
     def rmatvec(self, u: Tensor) -> Tensor:
-        return _shared_product(self.x.mT, u) if self.shared else self.x.mT @ u
+        return _shared_product(self.x.mT, u) if self.shared else _product_by_fold(self.x.mT, u)
 
     def gram(self, c: Tensor) -> Tensor:
         """X_k' diag(c_k) X_k; where folds share X by subtracting what a fold leaves out from the total."""
@@ -128,12 +128,12 @@ class DenseDesign(Design):
                 x = self.x[rows]
                 out.addmm_(x.mT, (columns[rows, :, None] * x[:, None, :]).flatten(1))
             return out.reshape(p, *c.shape[:-2], c.shape[-1], p).movedim(0, -2)
-        weights = c.mT[..., None]  # (..., K, T, n, 1)
-        total = self.x.new_zeros(*weights.shape[:-2], p, p)
-        for rows in _blocks(n, c[..., 0, :].numel() * p):
-            x = self.x[:, None, rows]
-            total += x.mT @ (weights[..., rows, :] * x)
-        return total
+        columns = c.movedim((-3, -2), (0, 1)).flatten(2).contiguous()  # (K, n, all other axes of c)
+        out = self.x.new_zeros(len(self.x), p, columns.shape[2] * p)
+        for rows in _blocks(n, columns[:, 0].numel() * p):
+            x = self.x[:, rows]
+            out.baddbmm_(x.mT, (columns[:, rows, :, None] * x[:, :, None, :]).flatten(2))
+        return out.reshape(len(self.x), p, *c.shape[:-3], c.shape[-1], p).movedim((0, 1), (-4, -2))
 
     def square_rmatvec(self, u: Tensor) -> Tensor:
         total = u.new_zeros(*u.shape[:-2], self.n_columns, u.shape[-1])
@@ -216,6 +216,15 @@ class SparseDesign(Design):
 def _shared_product(x: Tensor, v: Tensor) -> Tensor:
     """x v for every leading axis of v in one matrix product: (a, b), (..., b, T) -> (..., a, T)."""
     return (v.mT @ x.mT).mT
+
+
+def _product_by_fold(x: Tensor, v: Tensor) -> Tensor:
+    """x_k v_k for every leading axis of v in one product a fold: (K, a, b), (..., K, b, T) -> (..., K, a, T)."""
+    if v.ndim == 3:
+        return x @ v
+    columns = v.movedim((-3, -2), (0, 1))
+    product = (x @ columns.flatten(2)).reshape(*x.shape[:2], *columns.shape[2:])
+    return product.movedim((0, 1), (-3, -2))
 
 
 def _blocks(n_rows: int, entries_per_row: int) -> list[slice]:

@@ -180,11 +180,6 @@ class QuasiNewton(Proposals):
         self._length, self._backtracks = 1.0, 0
         self._trial = (self._x + self._direction).clamp(self._lower, self._upper)
 
-    @property
-    def _rounding(self) -> float:
-        # A logarithm has the relative rounding error of its argument.
-        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
-
     def _second_derivatives(self) -> Tensor:
         """A guess at the diagonal of the objective's Hessian; all ones where only its shape is known."""
         metric = torch.ones_like(self._x)
@@ -195,6 +190,11 @@ class QuasiNewton(Proposals):
         elif self._curvature > 0:
             metric *= self._curvature
         return metric
+
+    @property
+    def _rounding(self) -> float:
+        # A logarithm has the relative rounding error of its argument.
+        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""
@@ -220,4 +220,6 @@ class QuasiNewton(Proposals):
 
     def _unpack(self, x: Tensor) -> Hyper:
         n = 1 + self._moves
-        return Hyper(x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:])
+        return Hyper(
+            x[0], x[1] if self._moves else self._start.exponent, None if self._start.offsets is None else x[n:]
+        )

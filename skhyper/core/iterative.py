@@ -328,7 +328,11 @@ class IterativeResponse(BestResponse):
             return (p @ self._low_gram + self._bend(p, low)).flatten(1)
 
         found = conjugate_gradients(
-            product, lambda p: precondition.low(p.unflatten(-1, shape[1:])).flatten(1), (r / size).float().flatten(1), tol.float(), CG_MAX_ITER
+            product,
+            lambda p: precondition.low(p.unflatten(-1, shape[1:])).flatten(1),
+            (r / size).float().flatten(1),
+            tol.float(),
+            CG_MAX_ITER,
         )
         return found.x.unflatten(-1, shape[1:]).double() * size / unit, found.residual.double()
 

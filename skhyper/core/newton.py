@@ -29,6 +29,8 @@ CONTRACTION = 0.1
 FAR, CG_FAR = 0.1, 20
 # Relative rounding error of the objective, generously.
 ROUNDING = 3e-14
+# Steps in a row that lower the objective by no more than its rounding error, after which a fold ends.
+MOST_STALLED = 3
 # Relative additions to the diagonal, tried in turn where a Hessian is not positive definite.
 JITTERS = (1e-14, 1e-8, 1e-4, 1.0, 1e4)
 
@@ -41,6 +43,10 @@ class Point(NamedTuple):
     a: Tensor  # decays, (..., K, n_weights)
     value: Tensor  # the objective, (..., K)
     size: Tensor  # the sum of its terms' sizes, (..., K)
+
+    def take(self, rows: Tensor) -> "Point":
+        """The point of some of the candidates."""
+        return Point(*(part[rows] for part in self))
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,14 @@ class Objective:
     @cached_property
     def _constant_decays(self) -> Tensor:
         decays, network = self.problem.decays, self.problem.network
-        leading = (self.hyper.log_alpha + self.hyper.exponent).shape
-        zeros = self.s2.new_zeros(*leading, self.problem.n_folds, network.n_weights)
+        zeros = self.s2.new_zeros(*self.hyper.log_alpha.shape, self.problem.n_folds, network.n_weights)
         return decays.spread(decays.log_decays(zeros, self.hyper, self.s2).exp())
+
+    def take(self, rows: Tensor) -> "Objective":
+        """The objective of some of the candidates."""
+        log_alpha, exponent, offsets = self.hyper
+        hyper = Hyper(log_alpha[rows], exponent[rows], None if offsets is None else offsets[rows])
+        return replace(self, hyper=hyper)
 
     def at(self, f: Tensor, w: Tensor) -> Point:
         """The objective at weights w with outputs f."""
@@ -121,6 +132,27 @@ class Progress(NamedTuple):
     stalled: Tensor  # how many steps in a row have changed nothing
     last: Tensor  # relative length of the last step, nan if that was not a full one
 
+    def take(self, rows: Tensor) -> "Progress":
+        """The progress of some of the candidates."""
+        return Progress(*(part[rows] for part in self))
+
+
+class State(NamedTuple):
+    """All that a step needs and leaves."""
+
+    objective: Objective
+    point: Point
+    g: Tensor  # the objective's gradient, (..., K, n_weights)
+    v: Tensor  # the penalty's gradient, as a variable of its own, (..., K, n_weights)
+    progress: Progress
+
+    def take(self, rows: Tensor) -> "State":
+        """The state of some of the candidates."""
+        if rows.all():
+            return self
+        objective, point, g, v, progress = self
+        return State(objective.take(rows), point.take(rows), g[rows], v[rows], progress.take(rows))
+
 
 @dataclass(frozen=True)
 class Minimiser:
@@ -144,59 +176,43 @@ class Minimiser:
         """The minimiser of every fold and candidate, from w: (..., K, n_weights) -> the same."""
         point = objective.at(objective.problem.outputs(w), w)
         g = self.layout.centre(objective.gradient(point))
-        v = point.a * w - g
         zeros = torch.zeros_like(point.value)
         progress = Progress(zeros > 0, zeros, torch.full_like(zeros, torch.nan))
+        state = State(objective, point, g, point.a * w - g, progress)
         now: Direction | None = None
+        ended, left = torch.empty_like(w), torch.arange(len(w))
         for _ in range(self.max_iter):
-            again = None if now is None or now.factor is None else self._again(now, now.factor, g, point, progress)
-            now = again or self._direction(objective, point, v, g, progress)
-            d = torch.where(progress.done[..., None] | ~now.d.isfinite(), 0.0, now.d)
-            length = step_length(self.layout, d, point)
-            ratio = torch.where(progress.last.isnan(), 0.5, length / progress.last).clamp(max=0.999)
-            # A row that crosses a kink is seen only by the step after.
-            left = (ratio / (1 - ratio)).clamp(min=0.0 if objective.problem.loss.smooth else 1.0)
-            close = now.exact & (length * torch.maximum(left, now.error) <= tol)
-            if now.b is not None:
-                turn = point.a * (point.w + d) - objective.bend(point, now.b, d) - v
-                close = close & (vector_norm(turn, dim=-1) <= tol**0.5 * vector_norm(v, dim=-1))
-            done = progress.done | close
-            if done.all():
-                return self.layout.centre(point.w + d)
-            t, new = line_search(objective, point, d, (g * d).sum(-1), done, ~(now.exact | done))
-            if now.b is not None:
-                v = v + t[..., None] * turn
-            idle = (point.value - new.value <= ROUNDING * new.size) & (ratio >= 0.5)
-            stalled = torch.where(idle, progress.stalled + 1, 0.0)
-            full = t >= 1
-            done = done | (stalled >= 3) | ((t == 0) & (again is None))
-            progress = Progress(done, stalled, torch.where(full & (length > 0), length, torch.nan))
-            point = new
-            if done.all():
+            again = None if now is None or now.factor is None else self._again(state, now, now.factor)
+            if again is None and w.ndim == 3:
+                over = state.progress.done.all(-1)
+                ended[left[over]] = state.point.w[over]
+                state, left = state.take(~over), left[~over]
+            now = again or self._direction(state)
+            state = self._advance(state, now, again is None, tol)
+            if state.progress.done.all():
                 break
-            if again is not None and not full.all():
+            if again is not None and state.progress.last.isnan().any():
                 now = None
-            g = self.layout.centre(objective.gradient(point))
-        return self.layout.centre(point.w)
+        ended[left] = state.point.w
+        return self.layout.centre(ended)
 
-    def _again(
-        self, before: Direction, factor: Factor, g: Tensor, point: Point, progress: Progress
-    ) -> Direction | None:
+    def _again(self, state: State, before: Direction, factor: Factor) -> Direction | None:
         """The step with the factor that is there, if it is short enough for every fold."""
-        d = -factor.solve(g)
-        short = step_length(self.layout, d, point) <= CONTRACTION * progress.last
-        return before._replace(d=d) if (short | progress.done).all() else None
+        d = -factor.solve(state.g)
+        short = step_length(self.layout, d, state.point) <= CONTRACTION * state.progress.last
+        return before._replace(d=d) if (short | state.progress.done).all() else None
 
-    def _direction(self, objective: Objective, point: Point, v: Tensor, g: Tensor, progress: Progress) -> Direction:
+    def _direction(self, state: State) -> Direction:
+        """The step by the Hessian at the point."""
+        objective, point, g, v, (done, _, last) = state
         b = objective.concavity(point, v)
         if self.dense:
             factor, b, exact = factorise(self.layout, objective, point, b)
             return Direction(-factor.solve(g), b, exact, torch.zeros_like(point.value), factor)
-        last = progress.last
         forcing = torch.where(last.isnan(), 0.1, last.clamp(1e-8, 0.1))
-        near = bool(((last < FAR) | progress.done).all())
+        near = bool(((last < FAR) | done).all())
         most = self.cg_max_iter if near else min(self.cg_max_iter, CG_FAR)
-        right = torch.where(progress.done[..., None], 0.0, -g)
+        right = torch.where(done[..., None], 0.0, -g)
         hessian = Hessian(self.layout, point.f, point.w, point.a, b)
         found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         exact = found.positive
@@ -204,6 +220,31 @@ class Minimiser:
             hessian = convex(hessian, objective, exact)
             found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         return Direction(found.x, hessian.b, exact, found.residual, None)
+
+    def _advance(self, state: State, now: Direction, fresh: bool, tol: float) -> State:
+        """Go along a direction, as far as that helps."""
+        objective, point, g, v, (done, stalled, last) = state
+        d = torch.where(done[..., None] | ~now.d.isfinite(), 0.0, now.d)
+        length = step_length(self.layout, d, point)
+        ratio = torch.where(last.isnan(), 0.5, length / last).clamp(max=0.999)
+        # A row that crosses a kink is seen only by the step after.
+        to_come = (ratio / (1 - ratio)).clamp(min=0.0 if objective.problem.loss.smooth else 1.0)
+        close = now.exact & (length * torch.maximum(to_come, now.error) <= tol)
+        if now.b is not None:
+            turn = point.a * (point.w + d) - objective.bend(point, now.b, d) - v
+            close = close & (vector_norm(turn, dim=-1) <= tol**0.5 * vector_norm(v, dim=-1))
+        done = done | close
+        if done.all():
+            return state._replace(point=point._replace(w=point.w + d), progress=Progress(done, stalled, last))
+        t, new = line_search(objective, point, d, (g * d).sum(-1), done, ~(now.exact | done))
+        if now.b is not None:
+            v = v + t[..., None] * turn
+        idle = (point.value - new.value <= ROUNDING * new.size) & (ratio >= 0.5)
+        stalled = torch.where(idle, stalled + 1, 0.0)
+        done = done | (stalled >= MOST_STALLED) | ((t == 0) & fresh)
+        last = torch.where(t >= 1, length, torch.nan)
+        g = self.layout.centre(objective.gradient(new))
+        return State(objective, new, g, v, Progress(done, stalled, last))
 
 
 def factorise(

@@ -5,7 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -77,8 +77,8 @@ class _Procedure:
         self.n = int((self.problem.validation > 0).any(0).sum())
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
-        self.diverged = False
         self.curvature = 0.0  # of the objective in log alpha
+        self.diverged = False
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -144,19 +144,18 @@ class _Procedure:
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
         objective, s2 = Objective(self.plan.log_scale, self.n), self.s2[:1]
-
-        def proposals(start: Hyper) -> QuasiNewton:
-            settings = (objective, self.plan.bounds, EXPONENT_TOL)
-            return QuasiNewton(start, *settings, exponents=bounds, first_step=FIRST_STEP)
-
+        search = partial(
+            QuasiNewton, bounds=self.plan.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
+        )
         stage, tol = "family, one fold", FAMILY_STEP_TOL
-        lead = run(self._pilot, proposals(hyper), objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
+        pilot = search(hyper, objective)
+        lead = run(self._pilot, pilot, objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
         if lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
         if lead.best is None:
             self.diverged = True
             return
-        self._run("family", proposals(lead.best.hyper), objective, start.w, 2, tol)
+        self._run("family", search(lead.best.hyper, objective), objective, start.w, 2, tol)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -177,7 +176,8 @@ class _Procedure:
         losses, folds = [], torch.arange(self.problem.n_folds)
         for k in folds:
             others, own = self.response.take_folds(folds != k), self.response.take_folds(folds == k)
-            fitted = self._descend_offsets(name, others, end.hyper, end.w[folds != k], self.s2[folds != k], tau)
+            start = end.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
+            fitted = self._descend_offsets(name, others, start, end.w[folds != k], self.s2[folds != k], tau)
             self._raise_if_ended(fitted)
             w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], STEP_TOL)
             losses.append(own.fold_losses(w))

@@ -77,8 +77,8 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     if chosen.mixture:
         return _refit_average(response, result, chosen, s2, start)
     w = start if index == 0 else _refit_one(response, chosen.hyper, s2, start, tol)
-    decays = problem.decays if chosen.hyper.exponent > 1 else replace(problem.decays, eps=FINE_EPS)
-    decays = decays.log_decays(w, chosen.hyper, s2).exp()
+    sharp = problem.decays if chosen.hyper.exponent > 1 else replace(problem.decays, eps=FINE_EPS)
+    decays = sharp.log_decays(w, chosen.hyper, s2).exp()
     vanished = (problem.decays.group_sums(w**2) == 0) & (chosen.hyper.exponent < 2)
     return Fitted(w, torch.where(vanished, torch.inf, decays)[0])
 

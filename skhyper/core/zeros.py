@@ -16,12 +16,14 @@ from torch import Tensor
 
 from .algorithms.base import BestResponse
 from .decays import Decays, Hyper
+from .problem import Problem
 
 FINE_EPS = 1e-14
 DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution,
 FINE_DROP = 1e-10  # and of the fine one
 PINNED = 1e12  # decay of a group that is held at zero, in units of the data's curvature
 SLACK = 1e-7  # relative, of the optimality conditions
+ROUNDING = 1e-12  # relative error of the loss's gradient
 KICK = 1e-3  # length of the step with which groups are taken back, in units of s
 MAX_ROUNDS = 100
 
@@ -40,11 +42,10 @@ def exact_zeros(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol
         kept = plain | (support & (fine.relative(w, s2) > FINE_DROP)[0])
         w = _keep(fine, kept, w)
         if bool((kept == support).all()):
-            slope = response.problem.loss_gradient(w)
-            back = _violated(fine, hyper, s2, w, slope) & ~support & ~returned
+            back = _violated(response.problem, fine, hyper, s2, w) & ~support & ~returned
             if float(hyper.exponent) < 1 or not bool(back.any()):
                 return w
-            direction = fine.spread(back.to(w)) * slope
+            direction = fine.spread(back.to(w)) * response.problem.loss_gradient(w)
             w = w - direction * (KICK * s2.sqrt() / direction.abs().max())
             kept, returned = kept | back, returned | back
         support = kept
@@ -65,13 +66,15 @@ def _solve(
     return replace(response, problem=on_support).solve(held, s2, _keep(decays, support, w), tol)
 
 
-def _violated(decays: Decays, hyper: Hyper, s2: Tensor, w: Tensor, slope: Tensor) -> Tensor:
-    """Groups whose slope at zero exceeds what their decay holds, by more than the slopes on the support are off."""
+def _violated(problem: Problem, decays: Decays, hyper: Hyper, s2: Tensor, w: Tensor) -> Tensor:
+    """Groups whose slope at zero exceeds what their decay holds, by more than slopes are uncertain by."""
     offsets = 0.0 if hyper.offsets is None else hyper.offsets
     level = (hyper.log_alpha + offsets).exp() * (s2 * decays.sizes.to(w)).sqrt()
+    slope = problem.loss_gradient(w)
+    rounding = ROUNDING * problem.loss_gradient(torch.zeros_like(w)).abs().max()
     pull = decays.spread(decays.log_decays(w, hyper, s2).exp()) * w
     off = torch.where(w != 0, slope + pull, 0.0)[..., decays.decayed].abs().max()
-    return decays.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK) + 10 * off
+    return decays.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK) + torch.maximum(10 * off, rounding)
 
 
 def _keep(decays: Decays, support: Tensor, w: Tensor) -> Tensor:

@@ -134,6 +134,16 @@ def test_a_batch_of_candidates_gives_what_each_gives_alone(case, make, hyper):
         torch.testing.assert_close(gradient.exponent[i], alone.exponent, rtol=1e-6, atol=1e-9)
 
 
+def test_candidates_may_share_all_but_one_hyperparameter(make, case_named, hyper):
+    problem = make(case_named("log loss"))
+    response, s2 = response_and_scale(problem, 1.0, hyper)
+    z = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    alphas = torch.tensor([0.1, 1.0, 1e4], dtype=torch.float64)
+    together = response.solve(Hyper(alphas.log(), torch.tensor(1.0, dtype=torch.float64), z), s2, tol=1e-12)
+    for alpha, w in zip(alphas.tolist(), together, strict=True):
+        torch.testing.assert_close(w, response.solve(hyper(alpha, 1.0, z), s2, tol=1e-12), rtol=1e-7, atol=1e-8)
+
+
 def test_integer_row_weights_equal_repeated_rows(case, make, hyper):
     problem = make(case, "feature")
     times = torch.arange(len(problem.y)) % 3

@@ -308,7 +308,7 @@ def test_losses_of_free_decays_are_cross_fitted():
 
 
 def test_cross_fitted_losses_are_those_of_a_search_that_never_saw_the_fold():
-    """Tuning on the other folds from nothing, then solving the fold left out: the same loss, to the search's accuracy."""
+    """Tuning on the other folds from nothing, then solving the fold left out: the same loss."""
     prob = free_case()
     plan = replace(GLOBAL, tol=1e-6, taus=(1.0,))
     free = go(prob, plan).snapshots[1]
@@ -441,7 +441,7 @@ def test_a_time_limit_in_any_stage_ends_the_run_soon(stage):
     result = go(free_case(), EVERYTHING, budget=budget, observer=observer)
     assert result.stop_reason is StopReason.TIME_LIMIT
     assert len([r for r in after if math.isfinite(r.gradient_norm)]) <= 1
-    assert [s.name for s in result.snapshots][0] == "global alpha"
+    assert result.snapshots[0].name == "global alpha"
 
 
 def test_max_iter_is_told_and_leaves_a_row():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from squared import hyper, problem, regression, tensor
 
-from skhyper.core import linear_systems, scan as module
+from skhyper.core import linear_systems
+from skhyper.core import scan as module
 from skhyper.core.algorithms.base import BestResponse
 from skhyper.core.algorithms.closed_form import ClosedForm
 from skhyper.core.hyperoptim import Objective

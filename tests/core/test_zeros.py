@@ -96,7 +96,7 @@ def test_q_of_1_meets_the_conditions_of_the_group_lasso(granularity, n_outputs):
 @pytest.mark.parametrize("granularity", ["feature", "groups"])
 @pytest.mark.parametrize("n", [90, 25])
 def test_q_below_1_gives_a_local_minimum_with_exact_zeros(n, granularity, correlation, q):
-    """Stationary on the support, with positive curvature there, and no worse than the smoothed solution, cut at zero."""
+    """Stationary on the support, curved upwards there, and no worse than the smoothed solution, cut at zero."""
     prob = problem(*regression(n, 30, correlation=correlation, sparse=6), granularity, k=0)
     counts = []
     for log_ratio in (-3.0, -1.0, 0.0):

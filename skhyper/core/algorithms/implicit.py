@@ -94,7 +94,10 @@ class ImplicitResponse(BestResponse):
 
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         minimise = Minimiser(self.layout, self.dense, self.algorithm.max_iter, self.algorithm.cg_max_iter)
-        folds = torch.Size([*(hyper.log_alpha + hyper.exponent).shape, self.problem.n_folds])
+        leading = (hyper.log_alpha + hyper.exponent).shape
+        offsets = None if hyper.offsets is None else hyper.offsets.expand(*leading, -1)
+        hyper = Hyper(hyper.log_alpha.expand(leading), hyper.exponent.expand(leading), offsets)
+        folds = torch.Size([*leading, self.problem.n_folds])
         if w is None:
             w = self.start().expand(*folds, -1)
             # Weights that vanish stay so where q < 1: come from equal decays, by way of the convex q = 1.
