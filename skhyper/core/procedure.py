@@ -77,7 +77,7 @@ class _Procedure:
     def __init__(self, response: BestResponse, plan: Plan, journal: Journal):
         self.response, self.plan, self.journal = response, plan, journal
         self.problem = response.problem
-        self.n = int((self.problem.validation > 0).any(0).sum())
+        self.n = self.problem.n_validation
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
@@ -193,8 +193,7 @@ class _Procedure:
     def _descend_offsets(
         self, name: str, response: BestResponse, hyper: Hyper, w: Tensor, s2: Tensor, tau: float
     ) -> Snapshot:
-        n = int((response.problem.validation > 0).any(0).sum())
-        objective = Objective(self.plan.log_scale, n, tau)
+        objective = Objective(self.plan.log_scale, response.problem.n_validation, tau)
         proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
         count = 2 + self.problem.decays.n_groups
         end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
