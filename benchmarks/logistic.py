@@ -93,7 +93,8 @@ def report(rows, title):
     scores = means(rows)[order]
     scores.insert(0, "p", means(rows, "p").max(axis=1).astype(int))
     scores.insert(0, "n", means(rows, "n").max(axis=1).astype(int))
-    text = [f"# {title}", "", f"Test log-loss, mean over {rows.groupby('set')['split'].nunique().min()} splits.", ""]
+    splits = rows.groupby("set")["split"].nunique().min()
+    text = [f"# {title}", "", f"Test log-loss, mean over at least {splits} random splits.", ""]
     text += [markdown(scores), ""]
     for variant in [name for name in OURS if name in order]:
         shared = common(rows, [variant, *BEST_OF])

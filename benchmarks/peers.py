@@ -86,8 +86,13 @@ def group_ridge(split):
         cluster = AgglomerativeClustering(4, metric="precomputed", linkage="complete")
         groups = cluster.fit_predict(np.clip(distance, 0, 1))
     settings = {"n_iter": 100, "alphas": ALPHAS[::2], "progress_bar": False, "warn": False}
-    model = GroupRidgeCV(groups=groups, solver_params=settings, fit_intercept=True, cv=5, random_state=0)
-    model.fit(split.X_train, split.y_train)
+    for seed in range(5):
+        model = GroupRidgeCV(groups=groups, solver_params=settings, fit_intercept=True, cv=5, random_state=seed)
+        try:
+            model.fit(split.X_train, split.y_train)
+        except np.linalg.LinAlgError:  # some draws of the groups' weights are too far apart for LAPACK's SVD
+            continue
+        break
     alpha = 1 / np.exp(model.deltas_).sum(axis=0)
     return Fitted(model, _ends(alpha, ALPHAS), len(np.unique(groups)))
 

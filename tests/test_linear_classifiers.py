@@ -15,7 +15,7 @@ from skhyper.estimators.search import HyperTrainingSearchCV
 
 X, Y = load_iris(return_X_y=True)
 CASES = [
-    (HyperTrainedLogisticRegression, LogisticRegression(solver="newton-cholesky", tol=1e-12)),
+    (HyperTrainedLogisticRegression, LogisticRegression(solver="newton-cg", tol=1e-10, max_iter=10_000)),
     (HyperTrainedRidgeClassifier, RidgeClassifier()),
 ]
 

@@ -59,7 +59,7 @@ class Path(NamedTuple):
     v: Tensor  # the penalty's gradient, as a variable of its own
     length: Tensor  # of the last step, relative to w; infinite where it was shortened, (B,)
     error: Tensor  # estimated relative error of w
-    idle: Tensor  # steps without progress
+    idle: Tensor  # steps without progress, less those with
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class Descent:
         error = torch.maximum(length * ratio / (1 - ratio), change.norm(dim=-1) / size)
         error = torch.where(full, error, torch.inf)
         idle &= (ratio > 0.5) | ~full
-        return Path(new, v, torch.where(full, length, torch.inf), error, torch.where(idle, path.idle + 1, 0.0))
+        idle = torch.where(idle, path.idle + 1, (path.idle - 1).clamp(min=0))
+        return Path(new, v, torch.where(full, length, torch.inf), error, idle)
 
     def _direction(self, batch: Batch, path: Path, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where to go, the b_g that led there, and whether it may be too short for want of negative curvature."""
@@ -170,7 +171,9 @@ class Descent:
         product = self.system.matvec(batch.fold, d.unflatten(-1, self.rhs.shape[-2:])).flatten(-2)
         bend, first = (d * product).sum(-1), (d * smooth).sum(-1)
         penalty = self.decays.penalty(w, batch.hyper, batch.s2)
+        # Of the objective's terms, and of the slope along d, where X'CX w - r cancels.
         rounding = ROUNDING * ((w * self.rhs[batch.fold].flatten(-2)).sum(-1).abs() + penalty)
+        rounding += CURVATURE_ROUNDING * self.system.trace[batch.fold] * w.norm(dim=-1) * d.norm(dim=-1)
         expected = -1e-4 * (first + (d * a * w).sum(-1))
 
         def gain(t: Tensor) -> Tensor:

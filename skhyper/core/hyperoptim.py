@@ -24,7 +24,7 @@ ARMIJO = 1e-4
 VALUE_ERROR = 1e-6  # of the objective: weights of limited accuracy leave as much in it
 SHALLOWER = 0.9  # slope at the end of a step, relative to its beginning, that is accepted where values say nothing
 MAX_BACKTRACKS = 25
-MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
+MAX_IDLE = 10  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
 ROUNDING = 1e-14  # relative error of the outer loss
 TINY = 1e-300
 
@@ -166,7 +166,7 @@ class QuasiNewton(Proposals):
         if size <= self.tol:
             self.stop_reason = StopReason.AT_BOUND if bool(blocked.any()) else StopReason.CONVERGED
             return
-        self._idle = self._idle + 1 if idle and size > self._least / 2 else 0
+        self._idle = self._idle + 1 if idle and size > SHALLOWER * self._least else 0
         self._least = min(self._least, size)
         if self._idle >= MAX_IDLE:
             self.stop_reason = StopReason.NO_PROGRESS
@@ -180,6 +180,11 @@ class QuasiNewton(Proposals):
         self._length, self._backtracks = 1.0, 0
         self._trial = (self._x + self._direction).clamp(self._lower, self._upper)
 
+    @property
+    def _rounding(self) -> float:
+        # A logarithm has the relative rounding error of its argument.
+        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
+
     def _second_derivatives(self) -> Tensor:
         """A guess at the diagonal of the objective's Hessian; all ones where only its shape is known."""
         metric = torch.ones_like(self._x)
@@ -190,11 +195,6 @@ class QuasiNewton(Proposals):
         elif self._curvature > 0:
             metric *= self._curvature
         return metric
-
-    @property
-    def _rounding(self) -> float:
-        # A logarithm has the relative rounding error of its argument.
-        return ROUNDING * (abs(self._value) + self.objective.log_scale) if self._value < math.inf else 0.0
 
     def _multiply(self, g: Tensor) -> Tensor:
         """The two-loop recursion; before the first pair a step by the curvature or of fixed length."""

@@ -6,8 +6,8 @@ mean of X_k'X_k and c the geometric mean of all diagonals added,
 
     M_kt = S_kt (G + diag c) S_kt,    S_kt^2 = (diag G + a_kt) / (diag G + c),
 
-costs one Cholesky factor, which serves while c moves little, and leaves a handful of steps. They run in single precision,
-their residuals are formed in double precision, so that the solution is as accurate as its tolerance says.
+costs one Cholesky factor, which serves while c moves little, and leaves a handful of steps. They run in single
+precision and their residuals are formed in double precision, so that the solution is as accurate as its tolerance says.
 
 The family's decays are solved for by Newton's method with the penalty's gradient as a variable of its own, each step as
 accurate as it pays.
@@ -34,7 +34,7 @@ MAX_STEPS = 100
 MAX_IDLE = 3  # steps in a row that no longer reduce the residual, after which the solution is as good as it gets
 CG_MAX_ITER = 200
 FORCING = 0.1  # reduction of the residual in one of Newton's steps,
-SINGLE = 1e-4  # and the most that single precision is trusted with
+SINGLE = 1e-4  # the most that single precision is trusted with
 MAX_HALVINGS = 30
 DRIFT = 0.5  # mean change of the log decays after which the factor is renewed
 ROUNDING = 3e-14  # relative error of the objective, generously
@@ -198,7 +198,7 @@ class IterativeResponse(BestResponse):
             v = torch.zeros_like(self.moments.rhs)
             if not quadratic:
                 v = self._minimise(hyper._replace(exponent=torch.full_like(hyper.exponent, 2.0)), s2, v, tol)
-        product = v @ self.moments.gram
+        product = self._product(v, tol)
         gradient: Tensor | None = None  # of the penalty, as a variable of its own
         idle, least, size = 0, torch.inf, None
         for _ in range(MAX_STEPS):
@@ -216,7 +216,7 @@ class IterativeResponse(BestResponse):
             d, _ = self._correct(curvature, precondition, residual, wanted.clamp(SINGLE if quadratic else FORCING, 0.5))
             if quadratic and bool((wanted >= SINGLE).all()):
                 return v + d
-            dg = d @ self.moments.gram
+            dg = self._product(d, tol)
             if not quadratic:
                 t = self._line_search(hyper, s2, v, d, product, dg, curvature)[:, None, None]
                 gradient = self._turn(gradient, curvature, d, t)
@@ -227,7 +227,7 @@ class IterativeResponse(BestResponse):
     def _curvature(
         self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None, quadratic: bool
     ) -> tuple[Curvature, Tensor]:
-        """The penalty's Hessian with b_g scaled by the share of the gradient variable along a_g w_g, b_g cut to be positive."""
+        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g, cut to be positive definite."""
         decays = self._decays
         r = decays.relative(w, s2)
         a_g = decays.log_decays_at(r, hyper).exp()
@@ -290,7 +290,7 @@ class IterativeResponse(BestResponse):
         size = _norm(v, precondition).clamp(min=torch.finfo(v.dtype).tiny)
         before = torch.inf
         for _ in range(MAX_STEPS):
-            residual = v - self._hessian(u, curvature)
+            residual = v - self._product(u, tol) - self._bend(u, curvature)
             error = _norm(residual, precondition) / size
             if bool((error <= tol).all()) or float(error.max()) > 0.5 * before:
                 break
@@ -302,8 +302,12 @@ class IterativeResponse(BestResponse):
         self.memory.adjoint = u
         return u, float(error.max())
 
-    def _hessian(self, u: Tensor, curvature: Curvature) -> Tensor:
-        return u @ self.moments.gram + self._bend(u, curvature)
+    def _product(self, v: Tensor, tol: float) -> Tensor:
+        """V X'X of every fold, in single precision where the accuracy that is asked for allows it."""
+        if tol < SINGLE:
+            return v @ self.moments.gram
+        size = v.abs().max().clamp(min=torch.finfo(v.dtype).tiny)
+        return ((v / size).float() @ self._low_gram).double() * (size * self._unit)
 
     def _bend(self, u: Tensor, curvature: Curvature) -> Tensor:
         """The penalty's Hessian times u."""
@@ -319,9 +323,9 @@ class IterativeResponse(BestResponse):
         """H^-1 r in single precision, to a reduction of the residual by `tol` (K,); and what it is reduced to."""
         unit, shape = self._unit, r.shape
         size = r.abs().amax((-1, -2), keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)
-        b = None if curvature.b is None else curvature.b / unit
-        low = Curvature(curvature.a / unit, curvature.diagonal / unit, b, curvature.w)
-        low = Curvature(*(None if t is None else t.float() for t in low))
+        b = None if curvature.b is None else (curvature.b / unit).float()
+        a, diagonal = ((t / unit).float() for t in (curvature.a, curvature.diagonal))
+        low = Curvature(a, diagonal, b, curvature.w.float())
 
         def product(p: Tensor) -> Tensor:
             p = p.unflatten(-1, shape[1:])

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import BestResponse
-from .hyperoptim import Objective, Proposals
+from .hyperoptim import VALUE_ERROR, Objective, Proposals
 from .result import Evaluation, Record, Snapshot, StopReason
+
+SHARE = 0.1  # of the slope of the objective that evaluations may be wrong by, roughly
 
 Observer = Callable[[Record], None]
 
@@ -80,6 +82,7 @@ class Stage:
 
     best: Evaluation | None = None
     value: float = float("inf")
+    accuracy: float = 0.0
     n_iter: int = 0
     stop_reason: StopReason = StopReason.MAX_ITER
 
@@ -101,8 +104,12 @@ def run(
     stage: str,
     w: Tensor | None,
     tol: float,
+    loosest: float = 0.0,
 ) -> Stage:
     """Evaluate what is proposed until nothing is left, the budget is spent, or the user interrupts.
+
+    Weights are solved for to a relative accuracy of `tol`, or of a share of the objective's slope while that is more,
+    but not more than `loosest`.
 
     The best evaluation is returned in every case; an interruption before the first one is raised.
     """
@@ -113,12 +120,14 @@ def run(
             if hyper is None:
                 end.stop_reason = proposals.stop_reason or StopReason.CONVERGED
                 break
-            evaluation = response.evaluate(hyper, s2, w, tol)
+            accuracy = max(tol, min(SHARE * proposals.slope, loosest))
+            evaluation = response.evaluate(hyper, s2, w, accuracy)
             value = objective.value(evaluation.value, hyper.offsets)
             end.n_iter += 1
-            if value < end.value:
-                end.best, end.value, w = evaluation, value, evaluation.w
-            proposals.observe(evaluation)
+            # Of two that are as good but for their error, the later one is more accurate.
+            if value < end.value + VALUE_ERROR * end.accuracy:
+                end.best, end.value, end.accuracy, w = evaluation, value, accuracy, evaluation.w
+            proposals.observe(evaluation, accuracy)
             journal.evaluated(stage, evaluation, value)
     except OutOfBudget as stop:
         end.stop_reason = stop.reason

@@ -5,7 +5,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -77,8 +77,8 @@ class _Procedure:
         self.n = int((self.problem.validation > 0).any(0).sum())
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
-        self.curvature = 0.0  # of the objective in log alpha
         self.diverged = False
+        self.curvature = 0.0  # of the objective in log alpha
 
     def run(self) -> Result:
         """Global, family, free; then the result."""
@@ -144,15 +144,19 @@ class _Procedure:
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
         objective, s2 = Objective(self.plan.log_scale, self.n), self.s2[:1]
-        search = partial(
-            QuasiNewton, bounds=self.plan.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
-        )
+
+        def proposals(start: Hyper) -> QuasiNewton:
+            settings = (objective, self.plan.bounds, EXPONENT_TOL)
+            return QuasiNewton(start, *settings, exponents=bounds, first_step=FIRST_STEP)
+
         stage, tol = "family, one fold", FAMILY_STEP_TOL
-        pilot = search(hyper, objective)
-        lead = run(self._pilot, pilot, objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
-        if lead.best is None or lead.stop_reason in ENDED:
+        lead = run(self._pilot, proposals(hyper), objective, s2, self.journal, stage=stage, w=start.w[:1], tol=tol)
+        if lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
-        self._run("family", search(lead.best.hyper, objective), objective, start.w, 2, tol)
+        if lead.best is None:
+            self.diverged = True
+            return
+        self._run("family", proposals(lead.best.hyper), objective, start.w, 2, tol)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))

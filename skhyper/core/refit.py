@@ -14,7 +14,7 @@ from .decays import Hyper
 from .problem import Problem
 from .result import Result, Snapshot
 from .selection import confidence, stacking_weights
-from .zeros import exact_zeros
+from .zeros import FINE_EPS, exact_zeros
 
 AVERAGE = "average over exponents"
 
@@ -77,7 +77,8 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     if chosen.mixture:
         return _refit_average(response, result, chosen, s2, start)
     w = start if index == 0 else _refit_one(response, chosen.hyper, s2, start, tol)
-    decays = problem.decays.log_decays(w, chosen.hyper, s2).exp()
+    decays = problem.decays if chosen.hyper.exponent > 1 else replace(problem.decays, eps=FINE_EPS)
+    decays = decays.log_decays(w, chosen.hyper, s2).exp()
     vanished = (problem.decays.group_sums(w**2) == 0) & (chosen.hyper.exponent < 2)
     return Fitted(w, torch.where(vanished, torch.inf, decays)[0])
 

@@ -69,7 +69,7 @@ def scan(
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
             break
         lowest = int(values.argmin())
-        if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
+        if float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
             todo = todo[:0]
         if not len(todo):
             todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]

@@ -21,38 +21,57 @@ FINE_EPS = 1e-14
 DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution,
 FINE_DROP = 1e-10  # and of the fine one
 PINNED = 1e12  # decay of a group that is held at zero, in units of the data's curvature
-SLACK = 1e-7  # of the optimality condition, relative
-RETURN = 0.1  # size of a group that comes back, in units of s
 SLACK = 1e-7  # relative, of the optimality conditions
 KICK = 1e-3  # length of the step with which groups are taken back, in units of s
 MAX_ROUNDS = 100
 
 
 def exact_zeros(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
-    """The solution without smoothing next to w, of one fold: (1, n_weights)."""
-    problem = response.problem
-    fine = replace(problem.decays, eps=FINE_EPS)
+    """The solution without smoothing next to w, of one fold: (1, n_weights).
+
+    A group that was taken back may leave again, but does not come back twice, so that the search ends where columns
+    are copies of each other.
+    """
+    fine = replace(response.problem.decays, eps=FINE_EPS)
     plain = torch.zeros(fine.n_groups, dtype=torch.bool) if fine.plain is None else fine.plain
-    offsets = torch.zeros(fine.n_groups, dtype=w.dtype) if hyper.offsets is None else hyper.offsets
-    level = hyper.log_alpha.exp() * offsets.exp() * (s2 * fine.sizes.to(w)).sqrt()
-    pin = math.log(PINNED * problem.curvature()) - hyper.log_alpha
-    support = plain | (fine.relative(w, s2) > DROP)[0]
+    support, returned = plain | (fine.relative(w, s2) > DROP)[0], plain
     for _ in range(MAX_ROUNDS):
-        # A group off the support has a plain, huge decay: it stays at the zero that it starts from.
-        held = hyper._replace(offsets=torch.where(support, offsets, pin))
-        on_support = problem.with_decays(replace(fine, plain=plain | ~support))
-        w = replace(response, problem=on_support).solve(held, s2, _keep(fine, support, w), tol)
+        w = _solve(response, fine, hyper, s2, w, tol, support)
         kept = plain | (support & (fine.relative(w, s2) > FINE_DROP)[0])
         w = _keep(fine, kept, w)
-        slope = problem.loss_gradient(w)
-        steep = fine.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK)
-        violated = ~kept & steep & (hyper.exponent == 1)
-        if bool((kept == support).all()) and not bool(violated.any()):
-            break
-        back = fine.spread(violated.to(w)) * slope
-        w = w - back * (RETURN * s2.sqrt() / back.abs().max().clamp(min=torch.finfo(w.dtype).tiny))
-        support = kept | violated
-    return w
+        if bool((kept == support).all()):
+            slope = response.problem.loss_gradient(w)
+            back = _violated(fine, hyper, s2, w, slope) & ~support & ~returned
+            if float(hyper.exponent) < 1 or not bool(back.any()):
+                return w
+            direction = fine.spread(back.to(w)) * slope
+            w = w - direction * (KICK * s2.sqrt() / direction.abs().max())
+            kept, returned = kept | back, returned | back
+        support = kept
+    w = _solve(response, fine, hyper, s2, w, tol, support)
+    return _keep(fine, plain | (support & (fine.relative(w, s2) > FINE_DROP)[0]), w)
+
+
+def _solve(
+    response: BestResponse, decays: Decays, hyper: Hyper, s2: Tensor, w: Tensor, tol: float, support: Tensor
+) -> Tensor:
+    """The solution on the support. A group off it has a plain, huge decay: it stays at the zero that it starts from."""
+    problem = response.problem
+    offsets = torch.zeros(decays.n_groups, dtype=w.dtype) if hyper.offsets is None else hyper.offsets
+    pin = math.log(PINNED * problem.curvature()) - hyper.log_alpha
+    plain = ~support if decays.plain is None else decays.plain | ~support
+    on_support = problem.with_decays(replace(decays, plain=plain))
+    held = hyper._replace(offsets=torch.where(support, offsets, pin))
+    return replace(response, problem=on_support).solve(held, s2, _keep(decays, support, w), tol)
+
+
+def _violated(decays: Decays, hyper: Hyper, s2: Tensor, w: Tensor, slope: Tensor) -> Tensor:
+    """Groups whose slope at zero exceeds what their decay holds, by more than the slopes on the support are off."""
+    offsets = 0.0 if hyper.offsets is None else hyper.offsets
+    level = (hyper.log_alpha + offsets).exp() * (s2 * decays.sizes.to(w)).sqrt()
+    pull = decays.spread(decays.log_decays(w, hyper, s2).exp()) * w
+    off = torch.where(w != 0, slope + pull, 0.0)[..., decays.decayed].abs().max()
+    return decays.group_sums(slope**2).sqrt()[0] > level * (1 + SLACK) + 10 * off
 
 
 def _keep(decays: Decays, support: Tensor, w: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     guard_cv : int, splitter or None, default=None
         Outer folds on which the whole procedure is rerun for `guard_score_`; "auto": the folds of `cv`, when free
         decays are fitted.
-    alpha_bounds : tuple of float, default=(1e-8, 1e8)
+    alpha_bounds : tuple of float, default=(1e-10, 1e10)
         Smallest and largest alpha.
     fit_intercept : bool, default=True
         Whether to fit an intercept, which carries no decay.
@@ -185,7 +185,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         shrinkage: Any = "auto",
         average_exponents: bool = True,
         guard_cv: Any = None,
-        alpha_bounds: tuple[float, float] = (1e-8, 1e8),
+        alpha_bounds: tuple[float, float] = (1e-10, 1e10),
         fit_intercept: bool = True,
         scoring: Any = None,
         max_iter: int = 200,

@@ -123,14 +123,19 @@ def test_a_gradient_that_is_not_finite_shortens_the_step():
 @pytest.mark.parametrize(("value", "slope"), [(math.nan, 1.0), (math.inf, 1.0), (math.inf, math.nan), (1.0, math.nan)])
 def test_a_start_that_is_not_finite_has_diverged(value, slope):
     proposals = QuasiNewton(start(1), PLAIN, WIDE, 1e-8)
-    proposals.observe(Evaluation(proposals.propose(), tensor([]), tensor([value]), Hyper(tensor(slope), tensor(0.0)), 0))
+    proposals.observe(
+        Evaluation(proposals.propose(), tensor([]), tensor([value]), Hyper(tensor(slope), tensor(0.0)), 0)
+    )
     assert proposals.stop_reason is StopReason.DIVERGED
     assert proposals.propose() is None
 
 
 LIES = {
     "a gradient that points the wrong way": lambda x, rng: ((x - 1) @ (x - 1), -2 * (x - 1)),
-    "noise in the gradient": lambda x, rng: ((x - 1) @ (x - 1), 2 * (x - 1) + 0.1 * tensor(rng.standard_normal(len(x)))),
+    "noise in the gradient": lambda x, rng: (
+        (x - 1) @ (x - 1),
+        2 * (x - 1) + 0.1 * tensor(rng.standard_normal(len(x))),
+    ),
     "noise in the value": lambda x, rng: ((x - 1) @ (x - 1) + 0.1 * rng.random(), 2 * (x - 1)),
     "a slope but no descent": lambda x, rng: (tensor(1.0), torch.ones_like(x)),
     "no floor": lambda x, rng: (x.sum(), torch.ones_like(x)),
