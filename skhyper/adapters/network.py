@@ -166,6 +166,7 @@ def encode_network(
         loss=loss,
         outer_loss=outer_loss,
         decays=Decays(granularity.index(network)),
+        counts=None if sample_weight is None else to_tensor(sample_weight),
         recipe=recipe,
     )
     return NetworkEncoding(problem, rows.missing)

@@ -178,8 +178,7 @@ class _HyperTraining:
         limit = min(self.journal.budget.max_iter, max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch)))
         patience = PATIENCE * recipe.max_epochs if recipe.patience is None else recipe.patience
         pace = replace(plan.pace, patience=max(5, math.ceil(patience * per_epoch)))
-        n = int((problem.validation > 0).any(0).sum())
-        objective = Objective(plan.log_scale, n, tau if hyper.offsets is not None else 1.0)
+        objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
         end: Stage = run(response, walk, objective, self.s2, self.journal, stage=name, w=start, tol=0.0, max_iter=limit)
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:

@@ -7,7 +7,7 @@ Folds share hyperparameters, never weights. A fold sees its training rows throug
 rows are copied; a row of weight zero in both does not exist for it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -38,6 +38,8 @@ class Folds:
         Weight of each row in each fold's outer loss; the rows sum to one.
     network, loss, outer_loss, decays
         The parts. `outer_loss` is the differentiable twin of the score.
+    counts : Tensor, shape (n,), optional
+        How many rows each row stands for as evidence; ones if not given.
     """
 
     design: Design
@@ -48,11 +50,18 @@ class Folds:
     loss: Loss
     outer_loss: Loss
     decays: Decays
+    counts: Tensor | None = None
 
     @property
     def n_folds(self) -> int:
         """K."""
         return len(self.train)
+
+    @property
+    def n_validation(self) -> float:
+        """Number of rows that some fold is judged by."""
+        used = (self.validation > 0).any(0)
+        return float(used.sum() if self.counts is None else self.counts[used].sum())
 
     def outputs(self, w: Tensor) -> Tensor:
         """Every fold's outputs on all rows: (..., K, n_weights) -> (..., K, n, T)."""
@@ -110,7 +119,7 @@ class NetworkProblem(Folds):
     """
 
     network: MLP
-    recipe: Recipe
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 def weighted(c: Tensor, values: Tensor) -> Tensor:

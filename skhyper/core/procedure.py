@@ -77,7 +77,7 @@ class _Procedure:
     def __init__(self, response: BestResponse, plan: Plan, journal: Journal):
         self.response, self.plan, self.journal = response, plan, journal
         self.problem = response.problem
-        self.n = int((self.problem.validation > 0).any(0).sum())
+        self.n = self.problem.n_validation
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
@@ -104,7 +104,7 @@ class _Procedure:
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
-        centre = math.log(max(self.problem.curvature(), 1e-300))
+        centre = math.log(max(self.response.curvature(), 1e-300))
         if self.response.scans:
             scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
         else:
@@ -159,7 +159,8 @@ class _Procedure:
         if lead.best is None or lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
         then = search(lead.best.hyper, objective, learnt=first)
-        self._stage("family", then, objective, start.w, 2, EXPONENT_STEP_TOL)
+        w = start.w + (lead.best.w - start.w[:1])
+        self._stage("family", then, objective, w, 2, EXPONENT_STEP_TOL)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -192,8 +193,7 @@ class _Procedure:
     def _descend_offsets(
         self, name: str, response: BestResponse, hyper: Hyper, w: Tensor, s2: Tensor, tau: float
     ) -> Snapshot:
-        n = int((response.problem.validation > 0).any(0).sum())
-        objective = Objective(self.plan.log_scale, n, tau)
+        objective = Objective(self.plan.log_scale, response.problem.n_validation, tau)
         proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
         count = 2 + self.problem.decays.n_groups
         end = self._run(response, name, proposals, objective, w, self._step_tol, s2)

@@ -19,6 +19,7 @@ from .zeros import FINE_EPS, exact_zeros
 AVERAGE = "average over exponents"
 
 # Relative accuracy of the weights on the way down through the exponents, and of the members of an average.
+FINAL_TOL, DEAR_FINAL_TOL = 1e-10, 1e-8
 WAY_TOL = 1e-3
 AVERAGE_TOL = 1e-6
 
@@ -64,7 +65,7 @@ class Fitted(NamedTuple):
     decays: Tensor  # (n_groups,), infinite where all weights of a decay are exact zeros
 
 
-def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Fitted:
+def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float | None = None) -> Fitted:
     """Weights on all rows (a problem of one fold) at the hyperparameters of a snapshot.
 
     The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
@@ -72,6 +73,7 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     """
     assert isinstance(result.response, BestResponse)
     response = result.response.all_rows(problem) or algorithm.bind(problem)
+    tol = tol or (FINAL_TOL if response.scans else DEAR_FINAL_TOL)
     start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
     s2 = problem.decays.scale(start)
     chosen = result.snapshots[index]
@@ -109,7 +111,8 @@ def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2:
 
 def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
     """Solve from the ridge solution down through the exponents: for q < 1 there are many minima."""
-    for q in (1.5, 1.0):
+    convex = float(hyper.exponent) >= 1
+    for q in () if convex and not response.scans else (1.5, 1.0):
         if float(hyper.exponent) < q:
             w = response.solve(hyper._replace(exponent=torch.tensor(q, dtype=w.dtype)), s2, w, WAY_TOL)
     return response.solve(hyper, s2, w, tol)

@@ -334,7 +334,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
         if isinstance(task.encoding.problem, NetworkProblem):
             exponents = check_exponents(self.exponent)
             return make_training_plan(task.encoding.problem, exponents, self.shrinkage, taus, bounds)
-        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol)
+        competes = not isinstance(self.shrinkage, Real)
+        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol, competes)
 
     def _rows(self, problem: Problem, result: Result) -> Result:
         """What selection chooses from: every stage's snapshot."""
