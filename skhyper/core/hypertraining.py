@@ -150,7 +150,7 @@ class _HyperTraining:
         count = 1 + self.problem.decays.n_groups
         response = self._bind(self._fitted_part())
         for tau in self.plan.taus:
-            self._stage(f"finer decays, tau = {tau:g}", response, hyper, start.state, count, tau)
+            self._stage(f"finer decays, tau = {tau:g}", response, hyper, start.state._replace(memory=None), count, tau)
 
     def _first_alpha(self) -> Tensor:
         """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""

@@ -27,6 +27,11 @@ class Descent(ABC):
     def metric(self, moments: Moments) -> Tensor:
         """Gradient over step, for each weight: the reciprocal of its present rate."""
 
+    def safe_metric(self, moments: Moments) -> Tensor:
+        """The metric for steps under which it stays constant: no rate beyond the reciprocal of its mean."""
+        metric = self.metric(moments)
+        return metric + metric.mean(-1, keepdim=True)
+
 
 @dataclass(frozen=True)
 class Adam(Descent):
@@ -64,6 +69,9 @@ class Momentum(Descent):
         if self.nesterov:
             w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-self.rate)
         return Moments(velocity, moments.second, moments.t + 1)
+
+    def safe_metric(self, moments: Moments) -> Tensor:
+        return self.metric(moments)
 
     def metric(self, moments: Moments) -> Tensor:
         return torch.full_like(moments.first, (1 - self.momentum) / self.rate)

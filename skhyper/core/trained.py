@@ -1,8 +1,8 @@
 """Networks whose weights follow the hyperparameters step by step: what the algorithms for them share.
 
-Between two evaluations the weights take some training steps under the present decays. The hypergradient is that of
-`algorithms/base.py`, with an approximation of H^-1 d outer / d w in the place of the exact solution; algorithms differ
-in this approximation.
+Between two evaluations the weights take some training steps under the present decays; then d outer / d w is pulled
+back to the decays. `PlainlyTrained` is the formula of `algorithms/base.py` with an approximation of H^-1 d outer / d w
+in the place of the exact solution.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .algorithms.base import Response, hypergradient
+from .algorithms.base import Response
 from .decays import Hyper
 from .problem import NetworkProblem
 from .result import Evaluation
@@ -46,8 +46,12 @@ class TrainedResponse(Response):
     interval: int
 
     @abstractmethod
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        """About H^-1 v at the present weights, its relative error where known, and what to remember."""
+    def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
+        """Train on from a state that may be written to: the new one, the training loss (K,), and what to remember."""
+
+    @abstractmethod
+    def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+        """d outer / d log-decays (K, n_groups) from v = d outer / d w, its relative error, and what to remember."""
 
     def begin(self, seed: int, w: Tensor | None = None) -> Progress:
         """A new run, from drawn or given weights."""
@@ -56,14 +60,16 @@ class TrainedResponse(Response):
     def evaluate(self, hyper: Hyper, s2: Tensor, w: Any = None, tol: float = 1e-8) -> Evaluation:
         """Train on from the `Progress` w, then look at the held-out rows."""
         progress: Progress = w
-        problem, training = self.problem, progress.training.copy()
-        decay = problem.decays.spread(problem.decays.log_decays(training.w, hyper, s2).exp())
-        training, loss = self.trainer.run(training, decay, self.interval)
+        training, loss, memory = self.advance(hyper, s2, progress._replace(training=progress.training.copy()))
         fold_losses, v = self.held_out(training)
-        u, error, memory = self.adjoint(training, decay, v, progress.memory)
-        gradient = hypergradient(problem.decays, training.w, hyper, s2, u)
+        by_decay, error, memory = self.pull(training, hyper, s2, v, memory)
         progress = Progress(training, memory, (*progress.losses, float(loss.mean())))
-        return Evaluation(hyper, training.w, fold_losses, gradient, error, progress)
+        return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
+
+    def decay(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
+        """The decay of each weight, (K, n_weights)."""
+        decays = self.problem.decays
+        return decays.spread(decays.log_decays(w, hyper, s2).exp())
 
     def held_out(self, training: State) -> tuple[Tensor, Tensor]:
         """Outer losses of the folds (K,), and d outer / d w (K, n_weights), the latter from a sample of the rows."""
@@ -76,6 +82,31 @@ class TrainedResponse(Response):
             tape = network.forward(w, rows.x)
         gradient = rows.c[..., None] * loss.gradient(tape.f, rows.y) / self.problem.n_folds
         return fold_losses, network.backward(w, tape, gradient)
+
+
+@dataclass(frozen=True)
+class PlainlyTrained(TrainedResponse):
+    """Weights that take the recipe's own steps; what differs is the approximation of H^-1 v."""
+
+    @abstractmethod
+    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+        """About H^-1 v at the present weights, its relative error where known, and what to remember."""
+
+    def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
+        decay = self.decay(progress.training.w, hyper, s2)
+        training, loss = self.trainer.run(progress.training, decay, self.interval)
+        return training, loss, progress.memory
+
+    def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+        decay = self.decay(training.w, hyper, s2)
+        u, error, memory = self.adjoint(training, decay, v, memory)
+        return -self.problem.decays.group_sums(decay * u * training.w), error, memory
+
+
+def as_hyper(hyper: Hyper, by_decay: Tensor) -> Hyper:
+    """The hypergradient from that of each fold's log-decays, (K, n_groups); the exponent's is not followed."""
+    total = by_decay.sum(0)
+    return Hyper(total.sum(), torch.zeros_like(hyper.exponent), None if hyper.offsets is None else total)
 
 
 class TrainingAlgorithm(ABC):

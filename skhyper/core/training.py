@@ -148,16 +148,19 @@ class Trainer:
         w, moments, total = state.w, state.moments, state.w.new_zeros(self.problem.n_folds)
         done = 0
         for _ in range(n_steps):
-            if state.position >= self.rows.n_rows:
-                state = self._deal(state._replace(epoch=state.epoch + 1))
-            index = state.order[:, state.position : state.position + self.batch_size]
-            batch = self.rows.take(index)
+            state, batch = self.next_batch(state)
             value, g = penalised_gradient(self.network, self.problem.loss, w, batch, decay)
             moments = self.recipe.descent.step(w, g, moments)
-            total += value * index.shape[-1]
-            done += index.shape[-1]
-            state = state._replace(position=state.position + self.batch_size)
+            total += value * batch.c.shape[-1]
+            done += batch.c.shape[-1]
         return state._replace(moments=moments), total / max(done, 1)
+
+    def next_batch(self, state: State) -> tuple[State, Batch]:
+        """The rows of the next step; at the end of an epoch they are dealt anew."""
+        if state.position >= self.rows.n_rows:
+            state = self._deal(state._replace(epoch=state.epoch + 1))
+        index = state.order[:, state.position : state.position + self.batch_size]
+        return state._replace(position=state.position + self.batch_size), self.rows.take(index)
 
     def _deal(self, state: State) -> State:
         """The order of a new epoch: a permutation for each fold, padding last."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skhyper.core.cg import conjugate_gradients
 from skhyper.core.problem import NetworkProblem
-from skhyper.core.trained import TrainedResponse, TrainingAlgorithm, gauss_newton, parts, seeded
+from skhyper.core.trained import PlainlyTrained, TrainingAlgorithm, gauss_newton, parts, seeded
 from skhyper.core.training import State
 
 
@@ -46,7 +46,7 @@ class GaussNewton(TrainingAlgorithm):
 
 
 @dataclass(frozen=True)
-class GaussNewtonResponse(TrainedResponse):
+class GaussNewtonResponse(PlainlyTrained):
     """The response that `GaussNewton` binds."""
 
     algorithm: GaussNewton
