@@ -92,20 +92,20 @@ def _refit_one(response: BestResponse, hyper: Hyper, s2: Tensor, start: Tensor, 
 
 
 def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2: Tensor, start: Tensor) -> Fitted:
-    """Members in descending exponent, each from the one before; decays are those of the best member."""
-    total, w = torch.zeros_like(start), start
-    decays = response.problem.decays
-    log_decays = decays.log_decays(w, chosen.hyper, s2)
-    for member, weight in zip(result.snapshots, chosen.mixture, strict=False):
-        if weight > 0 or member.hyper.exponent < 2:
-            w = (
-                start
-                if member is result.snapshots[0]
-                else response.solve(member.hyper, s2, w, AVERAGE_TOL if weight > 0 else WAY_TOL)
-            )
-        if member.hyper is chosen.hyper:
-            log_decays = decays.log_decays(w, member.hyper, s2)
-        total = total + weight * w
+    """Each member from the mean of its folds' weights, as many at once as fit; decays are those of the best member."""
+    decays, total = response.problem.decays, chosen.mixture[0] * start
+    log_decays = decays.log_decays(start, chosen.hyper, s2)
+    family = zip(result.snapshots[1:], chosen.mixture[1:], strict=False)
+    members = [(member, weight) for member, weight in family if weight > 0]
+    for i in range(0, len(members), response.capacity):
+        part, weights = zip(*members[i : i + response.capacity], strict=True)
+        log_alpha, exponent = (torch.stack(t) for t in zip(*(member.hyper[:2] for member in part), strict=True))
+        at_folds = torch.stack([member.w.mean(0, keepdim=True) for member in part])
+        w = response.solve(Hyper(log_alpha, exponent), s2, at_folds, AVERAGE_TOL)
+        total = total + torch.einsum("m,mkj->kj", w.new_tensor(weights), w)
+        for member, own in zip(part, w, strict=True):
+            if member.hyper is chosen.hyper:
+                log_decays = decays.log_decays(own, chosen.hyper, s2)
     return Fitted(total, log_decays[0].exp())
 
 

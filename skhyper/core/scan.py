@@ -53,6 +53,7 @@ def scan(
     log_alpha, values = s2.new_zeros(0), s2.new_zeros(0)
     whole: Tensor | None = None
     best = s2.new_zeros(0)
+    more = 1  # points that are added where the lowest lies at an end: twice as many each time
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
@@ -72,18 +73,19 @@ def scan(
         if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
             todo = todo[:0]
         if not len(todo):
-            todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]
+            todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, more + 1), bounds), best[None]
+            more *= 2
     i = int(values.argmin())
     vertex, curvature = _vertex(log_alpha, values, i)
     return Scan(vertex, curvature, best, whole)
 
 
-def _beyond(log_alpha: Tensor, lowest: int, step: float, bounds: tuple[float, float]) -> Tensor:
-    """The next point where the lowest lies at an end that is no bound."""
+def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """The next points where the lowest lies at an end that is no bound, descending."""
     if lowest == 0 and float(log_alpha[0]) < bounds[1]:
-        return (log_alpha[:1] + step).clamp(*bounds)
+        return (log_alpha[0] + steps.flip(0)).clamp(*bounds).unique().flip(0)
     if lowest == len(log_alpha) - 1 and float(log_alpha[-1]) > bounds[0]:
-        return (log_alpha[-1:] - step).clamp(*bounds)
+        return (log_alpha[-1] - steps).clamp(*bounds).unique().flip(0)
     return log_alpha[:0]
 
 

@@ -18,14 +18,15 @@ from skhyper.core.algorithms.t1t2 import T1T2
 from skhyper.core.algorithms.unrolled import Unrolled
 from skhyper.core.decays import Decays, Hyper
 from skhyper.core.designs import DenseDesign
-from skhyper.core.hyperoptim import Objective
 from skhyper.core.hypernets import Elementwise, Linear, LowRank, multilayer
+from skhyper.core.hyperoptim import Objective
 from skhyper.core.hypertraining import TrainingPlan, hyper_train, train_on
 from skhyper.core.loop import Budget, Journal, run
 from skhyper.core.losses import MultinomialLogLoss, SquaredError
 from skhyper.core.mlp import MLP, TANH
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.recipe import Adam, Momentum, Recipe
+from skhyper.core.unroll import reverse, unrolled_steps
 from skhyper.core.walk import Pace, Walk
 
 P = 10
@@ -83,15 +84,24 @@ ORACLES = {
     "joint, fine-tuning": (Joint(LINEAR[2], interval=40, sample_scale=0.3, fine_tuning=20), SLOW),
     "simplified, linear": (Simplified(LINEAR[0], interval=40), SLOW),
     "global, mlp": (
-        Global(lambda d, g: multilayer(d, 50, g), interval=20, n_steps=15000, sample_scale=1.0),
+        Global(lambda d, g: multilayer(d, 50, g), interval=20, n_steps=8000, sample_scale=1.0),
         replace(FULL, descent=Adam(5e-4)),
+    ),
+    "global, linear": (
+        Global(LINEAR[0], interval=20, n_steps=4000, sample_scale=0.5),
+        replace(SLOW, descent=Momentum(0.005, 0.9)),
     ),
     "t1t2": (T1T2(interval=20), FULL),
 }
 
 
-@pytest.mark.parametrize("n_decays", [1, P])
-@pytest.mark.parametrize("name", ORACLES)
+# What a hypernetwork without sampling learns lies along the way, and one network for a broad range of many decays is not
+# accurate: docs/theory.
+ONE_DECAY_ONLY = ("simplified, linear", "global, mlp")
+RUNS = [(name, n) for name in ORACLES for n in (1, P) if n == 1 or name not in ONE_DECAY_ONLY]
+
+
+@pytest.mark.parametrize(("name", "n_decays"), RUNS)
 def test_the_search_ends_within_a_percent_of_the_closed_forms_optimum(name, n_decays):
     algorithm, recipe = ORACLES[name]
     problem = ridge_problem(n_decays, recipe)
@@ -106,10 +116,146 @@ def test_the_search_ends_within_a_percent_of_the_closed_forms_optimum(name, n_de
     hyper = hyper_at(0.0, None if n_decays == 1 else torch.zeros(P, dtype=torch.float64))
     goal = Objective(False, 20, tau)
     walk = Walk(hyper, goal, BOUNDS, Pace(step=0.2, halving=30, warm_up=10, patience=1000), moves_alpha=n_decays == 1)
-    journal = Journal(Budget(max_iter=300))
+    journal = Journal(Budget(max_iter=200))
     s2 = torch.ones(1, dtype=torch.float64)
     run(response, walk, goal, s2, journal, stage="", w=response.begin(0), tol=0.0)
     log_decays = float(walk.hyper.log_alpha) + (0.0 if n_decays == 1 else walk.hyper.offsets.numpy())
     reached = objective(np.atleast_1d(log_decays))
-    print(name, n_decays, reached / best.fun, np.atleast_1d(log_decays).round(2), best.x.round(2))
     assert reached < 1.01 * best.fun
+
+
+def network_problem(hidden=(4,), n_folds=2):
+    """Three classes, two folds, a decay a layer."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 3, generator=g, dtype=torch.float64)
+    y = torch.nn.functional.one_hot((x[:, 0] > 0).long() + (x[:, 1] > 0).long(), 3).double()
+    held = (torch.arange(60) % 3 == torch.arange(n_folds)[:, None]).double()
+    network, loss = MLP((3, *hidden, 3), TANH), MultinomialLogLoss()
+    decays = Decays(network.layer())
+    recipe = Recipe(Adam(1e-2), batch_size=1000, max_epochs=100)
+    validation = held / held.sum(-1, keepdim=True)
+    return NetworkProblem(DenseDesign(x), y, 1 - held, validation, network, loss, loss, decays, recipe=recipe)
+
+
+@pytest.mark.parametrize("hidden", [(), (4,)], ids=str)
+def test_unrolled_hypergradients_are_those_of_finite_differences(hidden):
+    problem = network_problem(hidden)
+    response = Unrolled(n_steps=30, interval=31).bind(problem)
+    start = response.begin(0)
+    s2 = torch.ones(2, dtype=torch.float64)
+    trainer, steps = response.trainer, 30
+    metric = torch.full_like(start.training.w, 2.0)
+
+    def outer(z):
+        decay = problem.decays.spread(torch.from_numpy(z).exp()).expand_as(start.training.w)
+        state, _, tape = unrolled_steps(trainer, start.training.copy(), decay, steps, metric)
+        return state, tape, decay
+
+    at = np.zeros(problem.decays.n_groups)
+    state, tape, decay = outer(at)
+    _, v = response.held_out(state)
+    _, products = reverse(trainer, tape, decay, v)
+    ours = -problem.decays.group_sums(decay * products).sum(0).numpy()
+    expected = finite_differences(lambda z: float(problem.outer(outer(z)[0].w)), at)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-9)
+    evaluation = response.evaluate(hyper_at(0.0, torch.from_numpy(at)), s2, start)
+    assert evaluation.gradient.offsets.isfinite().all()
+
+
+def test_at_a_solution_implicit_unrolled_and_finite_differences_agree():
+    problem = ridge_problem(P)
+    at = np.linspace(-1, 1, P)
+    expected = finite_differences(lambda z: ridge_loss(problem, z), at)
+    w = torch.from_numpy(ridge_weights(problem, at))[None]
+    hyper, s2 = hyper_at(0.0, torch.from_numpy(at)), torch.ones(1, dtype=torch.float64)
+    implicit = GaussNewton(interval=1, cg_max_iter=100, cg_tol=1e-12, horizon=1e12).bind(problem)
+    training = implicit.begin(0, w).training
+    training = training._replace(moments=training.moments._replace(t=10**12))
+    by_implicit, error, _ = implicit.pull(training, hyper, s2, implicit.held_out(training)[1], None)
+    np.testing.assert_allclose(by_implicit[0], expected, rtol=1e-5, atol=1e-9)
+    assert error < 1e-10
+    decay = implicit.decay(w, hyper, s2)
+    trainer = implicit.trainer
+    state, _, tape = unrolled_steps(trainer, training, decay, 1500, torch.full_like(w, 5.0))
+    _, products = reverse(trainer, tape, decay, implicit.held_out(state)[1])
+    np.testing.assert_allclose(-problem.decays.group_sums(decay * products)[0], expected, rtol=1e-4, atol=1e-9)
+
+
+HYPERNETS = {
+    "elementwise": lambda d: Elementwise(d),
+    "linear": lambda d: Linear(d),
+    "low_rank": lambda d: LowRank(d, 2),
+    "mlp": lambda d: multilayer(d, 5, torch.Generator().manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize("name", HYPERNETS)
+def test_a_hypernetworks_pullback_is_its_derivative(name):
+    decays = network_problem().decays
+    hypernet = HYPERNETS[name](decays)
+    g = torch.Generator().manual_seed(1)
+    w = torch.randn(2, hypernet.n_weights, generator=g, dtype=torch.float64)
+    phi = hypernet.start(w, g)
+    zeros = torch.zeros(2, decays.n_groups, dtype=torch.float64)
+    torch.testing.assert_close(hypernet.weights(phi, zeros), w)
+    phi = phi + 0.3 * torch.randn(phi.shape, generator=g, dtype=torch.float64)
+    x, u = (torch.randn(2, n, generator=g, dtype=torch.float64) for n in (decays.n_groups, hypernet.n_weights))
+    by_phi, by_x = hypernet.pullback(phi, x, u)
+    for gradient, move in ((by_phi, "phi"), (by_x, "x")):
+        along = torch.randn(gradient.shape, generator=g, dtype=torch.float64)
+        h = 1e-6
+        ends = [
+            hypernet.weights(phi + s * h * along, x) if move == "phi" else hypernet.weights(phi, x + s * h * along)
+            for s in (1, -1)
+        ]
+        expected = ((ends[0] - ends[1]) * u).sum() / (2 * h)
+        torch.testing.assert_close((gradient * along).sum(), expected, rtol=1e-5, atol=1e-7)
+    moved = hypernet.recentre(phi, x)
+    torch.testing.assert_close(hypernet.weights(moved, zeros), hypernet.weights(phi, x))
+
+
+def test_joint_training_learns_the_jacobian_of_the_exact_best_response():
+    problem = ridge_problem(P, SLOW)
+    at = np.zeros(P)
+    h = 1e-4
+    exact = np.stack(
+        [(ridge_weights(problem, at + s) - ridge_weights(problem, at - s)) / (2 * h) for s in np.eye(P) * h], 1
+    )
+    response = Joint(LINEAR[0], sample_scale=0.2, interval=6000).bind(problem)
+    hyper = hyper_at(0.0, torch.zeros(P, dtype=torch.float64))
+    evaluation = response.evaluate(hyper, torch.ones(1, dtype=torch.float64), response.begin(0))
+    learnt = response.hypernet._matrix(evaluation.state.memory.phi)[0].numpy()
+    cosine = (learnt * exact).sum() / np.linalg.norm(learnt) / np.linalg.norm(exact)
+    assert cosine > 0.95
+    assert np.linalg.norm(learnt - exact) < 0.35 * np.linalg.norm(exact)
+
+
+def test_an_elementwise_hypernetwork_needs_sampling():
+    with pytest.raises(ValueError, match="elementwise"):
+        Simplified(LINEAR[2]).bind(ridge_problem(1))
+
+
+def test_a_divergence_is_rolled_back_and_the_best_weights_kept():
+    problem = replace(network_problem(), recipe=Recipe(Momentum(50.0, 0.9), batch_size=1000, max_epochs=100))
+    result = hyper_train(problem, GaussNewton(interval=5), TrainingPlan(), Budget(), seed=0)
+    assert torch.isfinite(result.snapshots[0].w).all()
+
+
+def test_a_held_out_fold_does_not_move_another_folds_weights():
+    problem = network_problem()
+    result = hyper_train(problem, GaussNewton(interval=5), TrainingPlan(), Budget(max_iter=3), seed=0)
+    changed = problem.y.clone()
+    changed[problem.train[0] == 0] = 0.0
+    other = hyper_train(
+        replace(problem, y=changed), GaussNewton(interval=5), TrainingPlan(), Budget(max_iter=3), seed=0
+    )
+    torch.testing.assert_close(result.snapshots[0].w[0], other.snapshots[0].w[0], rtol=0, atol=0)
+
+
+def test_the_final_network_goes_on_from_the_tuned_weights():
+    problem = network_problem()
+    result = hyper_train(problem, GaussNewton(interval=5), TrainingPlan(), Budget(), seed=0)
+    everything = replace(problem, train=torch.ones(1, 60, dtype=torch.float64), validation=torch.full((1, 60), 1 / 60))
+    trained = train_on(everything, result.snapshots[0], Budget())
+    assert trained.losses[-1] < trained.losses[0]
+    assert len(trained.losses) == -(-result.snapshots[0].state.epochs // 2)

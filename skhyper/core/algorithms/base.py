@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from skhyper.core.decays import Decays, Hyper
@@ -93,6 +94,21 @@ class BestResponse(Response):
         u, error = self.adjoint(w, hyper, s2, self.problem.outer_gradient(w), tol)
         gradient = hypergradient(self.problem.decays, w, hyper, s2, u)
         return Evaluation(hyper, w, self.fold_losses(w), gradient, error)
+
+    def evaluate_all(self, hyper: Hyper, s2: Tensor, w: Tensor, tol: float = 1e-8) -> list[Evaluation]:
+        """Evaluations of candidates, (C,) hyperparameters and (C, K, n_weights) warm starts, as many at once as fit."""
+        out = []
+        for part in torch.arange(len(w)).split(self.capacity):
+            if len(part) == 1:
+                i = int(part)
+                out.append(self.evaluate(hyper.take(i), s2, w[i], tol))
+                continue
+            these = self.evaluate(hyper.take(part), s2, w[part], tol)
+            out += [
+                Evaluation(these.hyper.take(i), these.w[i], these.fold_losses[i], these.gradient.take(i), these.error)
+                for i in range(len(part))
+            ]
+        return out
 
 
 class Algorithm(ABC):

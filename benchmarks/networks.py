@@ -1,0 +1,210 @@
+"""Neural networks: ``python -m benchmarks.networks`` compares HyperTrainingSearchCV(MLP) with searches over alpha.
+
+MNIST (2,000 rows), digits, segment, spambase, and regression sets, at most 2,000 training rows, columns standardised by
+them (MNIST: pixels in [0, 1]), targets too; test = the rest, at most 5,000 rows. The estimators are MLPClassifier and
+MLPRegressor as they come. Score: test log-loss, or mean squared error in units of the targets' variance.
+
+Peers: GridSearchCV over 20 and over 7 alphas, RandomizedSearchCV (20 draws), HalvingRandomSearchCV (20 draws, max_iter
+as the resource) and OptunaSearchCV (20 trials), all with cv=5 and one job; ``grid_20_jobs_2`` has two jobs. The other
+searches are also what a curve against time is made of: one point a search.
+"""
+
+from functools import partial
+
+import numpy as np
+from scipy.stats import loguniform
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+from benchmarks.data import Split, load, load_mnist, split
+from benchmarks.report import common, log_ratio, markdown, means
+from benchmarks.runner import RESULTS, Fitted, Model, in_order, parser, run
+
+ALPHAS = np.logspace(-5, 2, 20)
+N_TRAIN = 2000
+BASE = "grid_20"
+CLASSIFICATION = ("digits", "segment", "spambase")
+REGRESSION = ("concrete", "kin8nm")
+
+
+def classification(name):
+    return lambda seed: split(*load(name), seed, max_train=N_TRAIN, stratify=True)
+
+
+def regression(name):
+    def task(seed):
+        part = split(*load(name), seed, max_train=N_TRAIN)
+        mean, scale = part.y_train.mean(), part.y_train.std()
+        return Split(part.X_train, (part.y_train - mean) / scale, part.X_test, (part.y_test - mean) / scale, part.terms)
+
+    return task
+
+
+def mnist(seed):
+    X, y, X_test, y_test = load_mnist()
+    rows = np.random.RandomState(seed).permutation(len(y))[:N_TRAIN]
+    return Split(X[rows], y[rows], X_test[:5000], y_test[:5000], np.ones(X.shape[1]))
+
+
+TASKS = {
+    **{name: classification(name) for name in CLASSIFICATION},
+    **{name: regression(name) for name in REGRESSION},
+    "mnist": mnist,
+}
+
+
+def estimator(part):
+    """The network, and the score that searches read."""
+    if part.y_train.dtype.kind == "f":
+        return MLPRegressor(random_state=0), "neg_mean_squared_error"
+    return MLPClassifier(random_state=0), "neg_log_loss"
+
+
+def ours(part, algorithm="auto", **settings):
+    from skhyper import HyperTrainingSearchCV, algorithms
+
+    network, scoring = estimator(part)
+    if algorithm == "joint, low rank":
+        algorithm = algorithms.JointHyperTraining(hypernet="low_rank")
+    if algorithm == "joint, fine-tuning":
+        algorithm = algorithms.JointHyperTraining(fine_tuning=5)
+    search = HyperTrainingSearchCV(network, algorithm=algorithm, scoring=scoring, random_state=0, **settings)
+    search.fit(part.X_train, part.y_train)
+    return Fitted(search, n_hyperparameters=search.n_hyperparameters_, converged=True)
+
+
+def searched(part, make):
+    """A search over alpha; whether a network has converged is the estimator's own affair here."""
+    network, scoring = estimator(part)
+    search = make(network, scoring).fit(part.X_train, part.y_train)
+    alpha = search.best_params_["alpha"]
+    return Fitted(search, not ALPHAS[0] < alpha < ALPHAS[-1], 1, converged=True)
+
+
+def grid(network, scoring, alphas=ALPHAS, n_jobs=None):
+    return GridSearchCV(network, {"alpha": alphas}, cv=5, scoring=scoring, n_jobs=n_jobs)
+
+
+def random(network, scoring):
+    space = {"alpha": loguniform(ALPHAS[0], ALPHAS[-1])}
+    return RandomizedSearchCV(network, space, n_iter=20, cv=5, scoring=scoring, random_state=0)
+
+
+def halving(network, scoring):
+    from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+    from sklearn.model_selection import HalvingRandomSearchCV
+
+    space = {"alpha": loguniform(ALPHAS[0], ALPHAS[-1])}
+    resource = {"resource": "max_iter", "min_resources": 20, "max_resources": 200, "n_candidates": 20}
+    return HalvingRandomSearchCV(network, space, **resource, cv=5, scoring=scoring, random_state=0)
+
+
+def optuna_search(network, scoring):
+    import optuna
+    from optuna_integration import OptunaSearchCV
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = {"alpha": optuna.distributions.FloatDistribution(ALPHAS[0], ALPHAS[-1], log=True)}
+    return OptunaSearchCV(network, space, n_trials=20, cv=5, scoring=scoring, random_state=0)
+
+
+OURS = {
+    "implicit": {},
+    "joint": {"algorithm": "joint"},
+    "joint_low_rank": {"algorithm": "joint, low rank"},
+    "joint_fine_tuning": {"algorithm": "joint, fine-tuning"},
+    "simplified": {"algorithm": "simplified"},
+    "global": {"algorithm": "global"},
+    "unrolled": {"algorithm": "unrolled"},
+    "t1t2": {"algorithm": "t1t2"},
+    "implicit_layer": {"granularity": "layer"},
+    "implicit_weight": {"granularity": "weight"},
+    "joint_weight": {"algorithm": "joint", "granularity": "weight"},
+    "implicit_cv5": {"cv": 5},
+}
+PEERS = {
+    "grid_20": grid,
+    "grid_7": partial(grid, alphas=ALPHAS[::3]),
+    "random_20": random,
+    "halving_20": halving,
+    "optuna_20": optuna_search,
+    "grid_20_jobs_2": partial(grid, n_jobs=2),
+}
+MODELS = {
+    **{name: Model(partial(ours, **settings), counted=False) for name, settings in OURS.items()},
+    **{name: Model(partial(searched, make=make)) for name, make in PEERS.items()},
+}
+
+
+def metric(fitted, part):
+    """Test log-loss, or the mean squared error as a share of the variance of the test targets."""
+    if part.y_train.dtype.kind == "f":
+        return float(np.mean((fitted.predict(part.X_test) - part.y_test) ** 2) / np.var(part.y_test))
+    return float(log_loss(part.y_test, fitted.predict_proba(part.X_test), labels=fitted.classes_))
+
+
+def report(rows):
+    """The text of the tables."""
+    order = [name for name in MODELS if name in set(rows["model"])]
+    text = ["# Neural networks", "", "Test loss, mean over random splits.", "", markdown(means(rows)[order]), ""]
+    text += ["## Seconds, mean over splits", "", markdown(means(rows, "seconds")[order], 3), ""]
+    for name in [name for name in OURS if name in order]:
+        for peer in [peer for peer in ("grid_20", "grid_7", "grid_20_jobs_2") if peer in order]:
+            shared = common(rows, [name, peer])
+            if shared.empty:
+                continue
+            loss = np.exp(log_ratio(shared, name, peer)[0])
+            seconds = means(shared, "seconds")
+            share = seconds[peer] / seconds[name]
+            text.append(
+                f"- {name} against {peer}: loss ratio geometric mean {np.exp(np.log(loss).mean()):.3f}, worst set "
+                f"{loss.idxmax()} {loss.max():.3f} (target at most 1.01); {share.min():.0f} to {share.max():.0f} "
+                f"times as fast (target at least 20 against grid_20)"
+            )
+    return "\n".join([*text, ""])
+
+
+def figure(rows, path):
+    """Every search as a point: seconds and test loss relative to the grid's, one panel a set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    scores, seconds = means(rows), means(rows, "seconds")
+    fig, axes = plt.subplots(1, len(scores), figsize=(2.6 * len(scores), 3), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], scores.index, strict=True):
+        for model in [m for m in MODELS if m in scores]:
+            marker, colour = ("o", "C0") if model in OURS else ("s", "C1")
+            y = scores.loc[name, model] / scores.loc[name, BASE]
+            ax.plot(seconds.loc[name, model], min(y, 2), marker, color=colour, ms=4)
+            ax.annotate(model, (seconds.loc[name, model], min(y, 2)), fontsize=4)
+        ax.axhline(1, lw=0.5, color="grey")
+        ax.set(xscale="log", title=name, xlabel="seconds")
+    axes[0, 0].set_ylabel(f"test loss / {BASE}'s")
+    fig.tight_layout()
+    fig.savefig(path, dpi=110)
+    plt.close(fig)
+
+
+def main(argv=None):
+    cli = parser(__doc__.splitlines()[0], MODELS, TASKS)
+    arguments = cli.parse_args(argv)
+    unknown = set(arguments.sets or ()) - set(TASKS)
+    if unknown:
+        cli.error(f"unknown sets {sorted(unknown)}; known are {' '.join(TASKS)}")
+    chosen = {key: task for key, task in TASKS.items() if not arguments.sets or key in arguments.sets}
+    rows = run(chosen, MODELS, metric, arguments, RESULTS / "networks.csv")
+    if rows.empty:
+        return
+    rows = in_order(rows, TASKS, MODELS)
+    text = report(rows)
+    (RESULTS / "networks.md").write_text(text)
+    if BASE in set(rows["model"]):
+        figure(rows, RESULTS / "networks.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
