@@ -104,9 +104,9 @@ def _one(model, split, metric, budget, warm):
             warm.add(model.fit)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             fitted = model.fit(split, *extra)
-            seconds = time.perf_counter() - start
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     except ImportError as error:
         if model.fit not in warm:
             print(f"skipped: {error}", flush=True)
@@ -116,6 +116,7 @@ def _one(model, split, metric, budget, warm):
     return {
         "score": metric(fitted.estimator, split),
         "seconds": seconds,
+        "cpu_seconds": cpu,
         "at_edge": int(bool(fitted.at_edge)),
         "converged": int(not warned if fitted.converged is None else fitted.converged),
         "n_hyperparameters": fitted.n_hyperparameters,

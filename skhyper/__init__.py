@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skhyper import adapters as adapters
     from skhyper import algorithms as algorithms
+    from skhyper import displays as displays
     from skhyper.estimators.logistic import HyperTrainedLogisticRegression as HyperTrainedLogisticRegression
     from skhyper.estimators.ridge import HyperTrainedRidge as HyperTrainedRidge
     from skhyper.estimators.ridge_classifier import HyperTrainedRidgeClassifier as HyperTrainedRidgeClassifier
@@ -29,6 +30,7 @@ _PUBLIC: dict[str, str] = {
     "HyperTrainingSearchCV": "skhyper.estimators.search",
     "adapters": "skhyper.adapters",
     "algorithms": "skhyper.algorithms",
+    "displays": "skhyper.displays",
 }
 
 __all__ = list(_PUBLIC)

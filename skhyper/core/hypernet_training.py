@@ -15,7 +15,7 @@ from .decays import Decays, Hyper
 from .hypernets import Hypernet
 from .problem import NetworkProblem
 from .recipe import Moments
-from .trained import TrainedResponse, TrainingAlgorithm, parts, seeded
+from .trained import Progress, TrainedResponse, TrainingAlgorithm, parts, seeded
 from .training import Rows, State, Trainer, penalised_gradient
 from .unroll import Step, reverse, unrolled_steps
 
@@ -134,3 +134,11 @@ class GeneratingResponse(TrainedResponse):
         x = (self.log_decays(hyper) - learnt.origin).expand(self.problem.n_folds, -1)
         by_decay = self.hypernet.pullback(learnt.phi, x, v)[1]
         return by_decay - self.problem.decays.group_sums(decay * products), float("nan"), learnt
+
+    def along(self, progress: Progress, hyper: Hyper, s2: Tensor, shifts: Tensor) -> Tensor:
+        """The hypernetwork's weights at shifted log-decays, fine-tuning apart; plain training has none to ask."""
+        learnt = progress.memory
+        if learnt is None:
+            return super().along(progress, hyper, s2, shifts)
+        x = (self.log_decays(hyper) - learnt.origin).expand(self.problem.n_folds, -1)
+        return torch.stack([self.hypernet.weights(learnt.phi, x + shift) for shift in shifts])

@@ -17,8 +17,8 @@ from .decays import Decays, Hyper
 from .hyperoptim import Objective
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
-from .result import Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm
+from .result import Record, Result, Snapshot, StopReason
+from .trained import Progress, TrainedResponse, TrainingAlgorithm, tangent
 from .training import Trainer
 from .walk import Pace, Walk
 
@@ -52,6 +52,18 @@ class TrainingPlan:
     pace: Pace = field(default_factory=Pace)
 
 
+@dataclass
+class Checkpoint:
+    """A run when its last stage ended, from which it goes on exactly."""
+
+    snapshots: tuple[Snapshot, ...]  # of the stages before
+    stage: tuple[str, int, float]  # name, number of hyperparameters, tau
+    walk: Walk
+    end: Stage
+    s2: Tensor
+    records: tuple[Record, ...]
+
+
 class Trained(NamedTuple):
     """A final network on all rows."""
 
@@ -59,6 +71,7 @@ class Trained(NamedTuple):
     decays: Tensor  # (n_groups,)
     losses: list[float]  # of every epoch
     epochs: int  # of the run and of the final steps
+    tangent: Tensor  # d w / d log alpha, (1, n_weights)
 
 
 def hyper_train(
@@ -69,12 +82,14 @@ def hyper_train(
     seed: int,
     w: Tensor | None = None,
     observer: Observer | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Run the stages; a spent budget or an interruption ends them with what there is.
 
-    `w` holds initial weights, (1, n_weights) or (K, n_weights); they are drawn without.
+    `w` holds initial weights, (1, n_weights) or (K, n_weights); they are drawn without. With a checkpoint its last
+    stage goes on for as many evaluations as the budget allows.
     """
-    return _HyperTraining(problem, algorithm, plan, Journal(budget, observer), seed, w).run()
+    return _HyperTraining(problem, algorithm, plan, Journal(budget, observer), seed, w).run(checkpoint)
 
 
 def global_decays(decays: Decays) -> Decays:
@@ -119,12 +134,15 @@ class _HyperTraining:
         self.snapshots: list[Snapshot] = []
         self.response = self._bind(problem.with_decays(global_decays(problem.decays)))
 
-    def run(self) -> Result:
-        """Global, then finer; then the result."""
+    def run(self, checkpoint: Checkpoint | None) -> Result:
+        """Global, then finer, or what a checkpoint left to do; then the result."""
         reason = StopReason.CONVERGED
         try:
-            self._global()
-            self._finer()
+            if checkpoint is not None:
+                self._resume(checkpoint)
+            else:
+                self._global()
+                self._finer()
         except OutOfBudget as stop:
             reason = stop.reason
         except KeyboardInterrupt:
@@ -133,7 +151,22 @@ class _HyperTraining:
                 raise
         if reason not in ENDED:
             reason = self.snapshots[-1].stop_reason
-        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
+        records = tuple(self.journal.records)
+        return Result(tuple(self.snapshots), self.s2, records, reason, self.response, self._checkpoint(records))
+
+    def _checkpoint(self, records: tuple[Record, ...]) -> Checkpoint:
+        return Checkpoint(tuple(self.snapshots[:-1]), self.stage, self.walk, self.end, self.s2, records)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        """The last stage goes on; its patience begins anew where it had run out."""
+        self.snapshots, self.s2 = list(checkpoint.snapshots), checkpoint.s2
+        self.journal.records = list(checkpoint.records)
+        self.stage, self.walk, self.end = checkpoint.stage, checkpoint.walk, checkpoint.end
+        self.walk.resume()
+        response = self._bind(self._fitted_part()) if self.snapshots else self.response
+        limit = self.end.n_iter + self.journal.budget.max_iter
+        self.end.stop_reason = StopReason.MAX_ITER
+        self._run(response, limit, self.end.last)
 
     def _bind(self, problem: NetworkProblem) -> TrainedResponse:
         return self.algorithm.bind(problem)
@@ -179,12 +212,33 @@ class _HyperTraining:
         patience = PATIENCE * recipe.max_epochs if recipe.patience is None else recipe.patience
         pace = replace(plan.pace, patience=max(5, math.ceil(patience * per_epoch)))
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
-        walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
-        end: Stage = run(response, walk, objective, self.s2, self.journal, stage=name, w=start, tol=0.0, max_iter=limit)
+        self.stage, self.end = (name, count, tau), Stage()
+        self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
+        self._run(response, limit, start)
+
+    def _run(self, response: TrainedResponse, limit: int, start: Progress) -> None:
+        """The loop, until `limit` evaluations of the stage in all; then its snapshot."""
+        name, count, _ = self.stage
+        walk = self.walk
+        end = run(
+            response,
+            walk,
+            walk.objective,
+            self.s2,
+            self.journal,
+            stage=name,
+            w=start,
+            tol=0.0,
+            max_iter=limit,
+            end=self.end,
+        )
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
             end.stop_reason = StopReason.FULL_LENGTH
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
-        self.snapshots.append(replace(snapshot, fold_losses=self.problem.fold_losses(snapshot.w)))
+        problem = self.problem
+        judging = replace(response, problem=replace(response.problem, validation=problem.validation))
+        curve = judging.curve(snapshot.state, snapshot.hyper, self.s2)
+        self.snapshots.append(replace(snapshot, fold_losses=problem.fold_losses(snapshot.w), curve=curve))
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
@@ -212,4 +266,6 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget, share:
         if budget.seconds > budget.time_limit:
             break
     log_decays = problem.decays.log_decays(state.w, hyper, problem.decays.scale(state.w))
-    return Trained(state.w, log_decays[0].exp(), losses, done + len(losses))
+    decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
+    moved = tangent(problem, trainer, state, decay)
+    return Trained(state.w, log_decays[0].exp(), losses, done + len(losses), moved)

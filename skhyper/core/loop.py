@@ -86,6 +86,7 @@ class Stage:
     accuracy: float = 0.0
     n_iter: int = 0
     stop_reason: StopReason = StopReason.MAX_ITER
+    last: Any = None  # where the next evaluation would have started
 
     def snapshot(self, name: str, n_hyperparameters: int, seconds: float) -> Snapshot:
         """The best evaluation as a candidate for selection."""
@@ -106,19 +107,20 @@ def run(
     w: Any,
     tol: float,
     loosest: float = 0.0,
-    max_iter: int | None = None,
+    max_iter: float | None = None,
     known: Evaluation | None = None,
+    end: Stage | None = None,
 ) -> Stage:
     """Evaluate what is proposed until nothing is left, the budget is spent, or the user interrupts.
 
     Weights are solved for to a relative accuracy of `tol`, or of a share of the objective's slope while that is more,
     but not more than `loosest`. An evaluation of the first proposal may be `known` already.
 
-    `w` is the first warm start; the proposals say where later evaluations start.
+    `w` is the first warm start; the proposals say where later evaluations start. `end` is a stage to go on with.
 
     The best evaluation is returned in every case; an interruption before the first one is raised.
     """
-    end = Stage()
+    end = Stage() if end is None else end
     try:
         while end.n_iter < (journal.budget.max_iter if max_iter is None else max_iter):
             hyper = proposals.propose()
@@ -133,7 +135,7 @@ def run(
             if value < end.value + VALUE_ERROR * end.accuracy:
                 end.best, end.value, end.accuracy = evaluation, value, accuracy
             if end.best is not None:
-                w = proposals.start(end.best, evaluation)
+                w = end.last = proposals.start(end.best, evaluation)
             proposals.observe(evaluation, accuracy)
             journal.evaluated(stage, evaluation, value)
     except OutOfBudget as stop:

@@ -263,8 +263,18 @@ class _Procedure:
         """The loop; where evaluations are dear, they are as accurate as the hypergradient's size asks for."""
         loosest = 0.0 if self.response.scans else LOOSEST
         s2 = self.s2[: response.problem.n_folds] if s2 is None else s2
-        settings = {"tol": accuracy, "loosest": loosest}
-        return run(response, proposals, objective, s2, self.journal, stage=name, w=w, known=known, **settings)
+        return run(
+            response,
+            proposals,
+            objective,
+            s2,
+            self.journal,
+            stage=name,
+            w=w,
+            tol=accuracy,
+            loosest=loosest,
+            known=known,
+        )
 
     def _scan(
         self,

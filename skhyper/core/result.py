@@ -70,6 +70,14 @@ class Snapshot:
     seconds: float
     mixture: tuple[float, ...] = ()  # of an average: the weights of the snapshots before it
     state: Any = None  # of a training run: where it goes on
+    curve: "Curve | None" = None  # the outer loss along log alpha, by the best response
+
+
+class Curve(NamedTuple):
+    """The outer loss as a function of log alpha."""
+
+    log_alpha: Tensor  # ascending, (points,)
+    loss: Tensor  # mean over folds, (points,)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class Result:
     history: tuple[Record, ...]
     stop_reason: StopReason
     response: "Response"  # what the run prepared, which may serve the final fit too
+    checkpoint: Any = None  # of a training run: from what it goes on
 
     @property
     def losses(self) -> Tensor:

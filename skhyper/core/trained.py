@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import Response
+from .cg import conjugate_gradients
 from .decays import Hyper
 from .problem import NetworkProblem
-from .result import Evaluation
+from .result import Curve, Evaluation
 from .training import Batch, Rows, State, Trainer
 
 FEWEST, MOST = 60, 150  # hypergradients in as many epochs as a plain fit may take,
 INTERVALS = (5, 20)  # as far as this many training steps between two allow it
+REACH = 1.0  # units of log alpha in which a tangent is trusted,
+CURVE_POINTS = 41  # points of a curve in both directions,
+TANGENT_ROWS, TANGENT_STEPS = 1024, 50  # training rows and steps of conjugate gradients for a tangent
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
 
 
@@ -65,6 +69,23 @@ class TrainedResponse(Response):
         by_decay, error, memory = self.pull(training, hyper, s2, v, memory)
         progress = Progress(training, memory, (*progress.losses, float(loss.mean())))
         return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
+
+    @property
+    def reach(self) -> float:
+        """Units of log alpha within which the best response is to be trusted."""
+        return REACH
+
+    def along(self, progress: Progress, hyper: Hyper, s2: Tensor, shifts: Tensor) -> Tensor:
+        """The best response where log alpha is shifted: (points,) -> (points, K, n_weights); to first order here."""
+        training = progress.training
+        moved = tangent(self.problem, self.trainer, training, self.decay(training.w, hyper, s2))
+        return training.w + shifts[:, None, None] * moved
+
+    def curve(self, progress: Progress, hyper: Hyper, s2: Tensor) -> Curve:
+        """The outer loss along log alpha, within reach."""
+        shifts = torch.linspace(-self.reach, self.reach, CURVE_POINTS, dtype=torch.float64)
+        losses = torch.stack([self.problem.outer(w) for w in self.along(progress, hyper, s2, shifts)])
+        return Curve(hyper.log_alpha + shifts, losses)
 
     def decay(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """The decay of each weight, (K, n_weights)."""
@@ -135,6 +156,18 @@ def gauss_newton(problem: NetworkProblem, w: Tensor, rows: Batch, diagonal: Tens
         return pulled.addcmul_(diagonal, v)
 
     return product
+
+
+def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor) -> Tensor:
+    """d w / d log alpha of weights that have answered to their decays: -(H + damping)^-1 (a w), (K, n_weights)."""
+    rows = trainer.rows.sample(TANGENT_ROWS, seeded(training))
+    rows = rows._replace(c=rows.c / trainer.steps_per_epoch)
+    metric = trainer.recipe.descent.metric(training.moments)
+    steps = max(training.moments.t, trainer.steps_per_epoch)
+    diagonal = decay + metric * (rows.c.sum(-1, keepdim=True) / steps)
+    product = gauss_newton(problem, training.w, rows, diagonal)
+    needed = torch.full_like(training.w[:, 0], 1e-4)
+    return conjugate_gradients(product, lambda r: r / diagonal, -decay * training.w, needed, TANGENT_STEPS).x
 
 
 def parts(problem: NetworkProblem, interval: int | None) -> tuple[NetworkProblem, Trainer, Rows, int]:

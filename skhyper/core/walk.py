@@ -103,6 +103,11 @@ class Walk(Proposals):
         if self._since >= self.pace.patience:
             self.stop_reason = StopReason.NO_PROGRESS
 
+    def resume(self) -> None:
+        """Go on where patience had run out."""
+        if self.stop_reason is not None:
+            self.stop_reason, self._since = None, 0
+
     def start(self, best: Evaluation, last: Evaluation) -> Any:
         """Training goes on where it is; after a divergence, from the best weights."""
         value = self.objective.value(last.value, last.hyper.offsets)

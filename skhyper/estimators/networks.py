@@ -1,12 +1,14 @@
 """What a search does differently where the main network is trained step by step."""
 
+import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
+from torch import Tensor
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.task import Task
@@ -66,6 +68,15 @@ def tune_network(
     return hyper_train(problem, algorithm, plan, budget, seed, w, watch), seed
 
 
+def continue_network(
+    task: Task, algorithm: Any, plan: TrainingPlan, budget: Budget, seed: int, checkpoint: bytes, watch: Any
+) -> Result:
+    """Go on from a checkpoint of a run on the same rows."""
+    problem = task.encoding.problem
+    assert isinstance(problem, NetworkProblem)
+    return hyper_train(problem, algorithm, plan, budget, seed, observer=watch, checkpoint=pickle.loads(checkpoint))
+
+
 def choose_row(problem: NetworkProblem, result: Result, seed: int) -> int:
     """The paired rule over held-out rows."""
     with torch.no_grad():
@@ -73,9 +84,20 @@ def choose_row(problem: NetworkProblem, result: Result, seed: int) -> int:
     return choose(losses, STANDARD_ERRORS)
 
 
-def refit_network(task: Task, result: Result, index: int, alpha: float, budget: Budget) -> tuple[Any, Any]:
-    """The chosen row's network after more steps on all rows, as a fitted estimator; and its decays."""
+class FinalNetwork(NamedTuple):
+    """The chosen row on all rows."""
+
+    estimator: Any
+    moved: Any  # the estimator where log alpha is larger by one, to first order
+    decays: Tensor
+
+
+def refit_network(task: Task, result: Result, index: int, alpha: float, budget: Budget) -> FinalNetwork:
+    """The chosen row's network after more steps on all rows, as a fitted estimator."""
     problem = task.encoding.problem
     assert isinstance(problem, NetworkProblem)
     trained = train_on(problem, result.snapshots[index], budget)
-    return task.fitted(0, trained.w, alpha, trained.epochs, trained.losses), trained.decays
+    fitted, moved = (
+        task.fitted(0, w, alpha, trained.epochs, trained.losses) for w in (trained.w, trained.w + trained.tangent)
+    )
+    return FinalNetwork(fitted, moved, trained.decays)

@@ -1,5 +1,6 @@
 """HyperTrainingSearchCV: GridSearchCV's place, with hypergradients instead of a grid."""
 
+import pickle
 import time
 import warnings
 from copy import deepcopy
@@ -31,9 +32,10 @@ from ..core.selection import choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
 from .guarding import guard_search
-from .networks import choose_row, make_training_plan, refit_network, tune_network
+from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
 from .plan import check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
+from .response import check_alphas, interpolate, moved_estimator, response_curve
 from .scaling import keep_decays
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
 from .splits import resolve_cv, split_rows
@@ -263,15 +265,64 @@ class HyperTrainingSearchCV(BaseSearchCV):
             algorithm = resolve(self.algorithm, task.encoding.problem)
             plan = self._plan(task)
             result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
-            self._score(job, task, result, plan)
-            self._select(job, task, result, plan)
-            if self.refit:
-                self._refit(job, algorithm, result, budget)
-        self._store(job, result, plan)
+            self._finish(job, task, algorithm, result, plan, budget)
         self._store_guard(guard_search(self, job, bool(plan.taus), budget))
         self.total_time_ = budget.seconds
         watch.end()
         return self
+
+    def continue_fit(self, X, y=None, max_iter=100, **params):
+        """Go on with the search of a neural network exactly where it stopped.
+
+        A search with `max_iter=a` that is continued for `max_iter=b` ends as one with `max_iter=a + b`. Training rows
+        are not kept, so they must be given again; the guard is not run again.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The training data of `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The targets of `fit`.
+        max_iter : int, default=100
+            Hypergradient steps to add to the last stage.
+        **params : dict
+            As in `fit`.
+
+        Returns
+        -------
+        self : HyperTrainingSearchCV
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If the search was not fitted to a neural network, or to another number of rows.
+        """
+        check_is_fitted(self, "n_splits_")
+        if not hasattr(self, "_checkpoint"):
+            raise ValueError("continue_fit is for neural networks; raise max_iter and fit a linear model again.")
+        budget = Budget(np.inf if self.time_limit is None else self.time_limit, max_iter)
+        job = self._check(X, y, params)
+        if len(job.y) != self._n_rows:
+            raise ValueError(f"continue_fit needs the {self._n_rows} rows of fit, got {len(job.y)}.")
+        job = job._replace(splits=self._splits)
+        watch = Watch(self, X, y, self.verbose)
+        with torch_session(_work(job)):
+            task = self._encode(job, job.splits)
+            algorithm, plan = resolve(self.algorithm, task.encoding.problem), self._plan(task)
+            result = continue_network(task, algorithm, plan, budget, self._seed, self._checkpoint, watch)
+            self._finish(job, task, algorithm, result, plan, budget)
+        self.total_time_ += budget.seconds
+        watch.end()
+        return self
+
+    def _finish(self, job: Job, task: Task, algorithm: Any, result: Result, plan: Any, budget: Budget) -> None:
+        """From the stages' rows to fitted attributes."""
+        self._score(job, task, result, plan)
+        self._select(job, task, result, plan)
+        if self.refit:
+            self._refit(job, algorithm, result, budget)
+        self._store(job, result, plan)
 
     def _tune(self, task: Task, algorithm: Any, plan: Any, budget: Budget, watch: Watch) -> Result:
         """The stages of the search."""
@@ -396,7 +447,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         task = self._encode(job, None)
         alpha = self._alpha(result.snapshots[self.best_index_])
         if isinstance(task.encoding.problem, NetworkProblem):
-            self.best_estimator_, found = refit_network(task, result, self.best_index_, alpha, budget)
+            self.best_estimator_, self._moved, found = refit_network(task, result, self.best_index_, alpha, budget)
         else:
             refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
             self.best_estimator_ = task.fitted(0, refitted.w, alpha, len(result.history))
@@ -415,7 +466,12 @@ class HyperTrainingSearchCV(BaseSearchCV):
         self.history_ = as_columns(result.history)
         self.n_iter_ = len(result.history)
         self.stop_reason_ = result.stop_reason.value
+        if result.checkpoint is not None:
+            self._checkpoint, self._splits = pickle.dumps(result.checkpoint), job.splits
+            self._n_rows = len(job.y)
         if hasattr(self, "best_index_"):
+            self._curve = response_curve(result, self.best_index_)
+            self.response_range_ = tuple(np.exp(self._curve[0][[0, -1]]).tolist())
             chosen = result.snapshots[self.best_index_]
             self.exponent_ = float(chosen.hyper.exponent)
             self.shrinkage_ = self.cv_results_["shrinkage"][self.best_index_]
@@ -424,6 +480,53 @@ class HyperTrainingSearchCV(BaseSearchCV):
 
     def _store_guard(self, guard: Guard) -> None:
         self.guard_score_, self.guard_scores_, self.guard_reason_ = guard
+
+    def validation_curve(self, alphas):
+        """Held-out loss at other alphas, without any training.
+
+        Parameters
+        ----------
+        alphas : array-like of shape (n_alphas,)
+            Global alphas in the core's unit: the estimator's own alpha, or 1 / C; finer decays move along with it.
+
+        Returns
+        -------
+        losses : ndarray of shape (n_alphas,)
+            Mean outer loss over folds: by the best response for neural networks, interpolated between the points where
+            alpha was tuned for linear models. Outside of `response_range_` it is that of the nearest end, with a
+            warning.
+        """
+        check_is_fitted(self, "response_range_")
+        values = check_alphas(alphas, self.response_range_)
+        return interpolate(self._curve, np.log(values))
+
+    def best_response(self, alpha):
+        """The network at another alpha, without any training.
+
+        Parameters
+        ----------
+        alpha : float
+            Global alpha; finer decays move along with it. Outside of `response_range_` a warning says so.
+
+        Returns
+        -------
+        estimator : estimator
+            `best_estimator_` with its weights moved along their derivative by log alpha.
+
+        Raises
+        ------
+        AttributeError
+            If the search was not refitted.
+        ValueError
+            If the model is linear, where `set_params` and `fit` are exact and fast.
+        """
+        check_is_fitted(self, "best_estimator_")
+        if not hasattr(self, "_moved"):
+            raise ValueError("best_response is for neural networks; fit the linear estimator at this alpha instead.")
+        (value,) = check_alphas(alpha, self.response_range_)
+        (name, tuned), *_ = self.best_params_.items()
+        moved = moved_estimator(self.best_estimator_, self._moved, float(np.log(value / tuned)))
+        return moved.set_params(**{name: float(value)})
 
     def refit_estimator(self):
         """An unfitted Pipeline of column scaling and estimator that keeps the tuned decays of features.

@@ -37,6 +37,10 @@ class GlobalResponse(GeneratingResponse):
 
     algorithm: Global
 
+    @property
+    def reach(self) -> float:
+        return 2 * self.algorithm.sample_scale
+
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         training = progress.training
         if progress.memory is not None:

@@ -34,6 +34,10 @@ class JointResponse(GeneratingResponse):
 
     algorithm: Joint
 
+    @property
+    def reach(self) -> float:
+        return 2 * self.algorithm.sample_scale
+
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         at, training = self.log_decays(hyper), progress.training
         learnt = self.follow(progress.memory or self.begin_learning(training, at), at)

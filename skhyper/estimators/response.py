@@ -1,0 +1,66 @@
+"""The best response as a product: fitted estimators and held-out losses at other alphas, without any training."""
+
+import warnings
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..adapters.unwrap import final_estimator
+from ..core.result import Result
+
+Array = NDArray[np.float64]
+
+# What weights are called in fitted estimators.
+WEIGHTS = ("coef_", "intercept_", "coefs_", "intercepts_")
+
+
+def response_curve(result: Result, index: int) -> tuple[Array, Array]:
+    """Log alpha, ascending, and the mean outer loss there: of the chosen row, or as the global alpha was tuned."""
+    curve = result.snapshots[index].curve
+    if curve is not None:
+        return curve.log_alpha.numpy().copy(), curve.loss.numpy().copy()
+    points = {r.log_alpha: r.value for r in result.history if r.exponent == 2 and np.isfinite(r.value)}
+    ascending = sorted(points)
+    return np.array(ascending), np.array([points[x] for x in ascending])
+
+
+def check_alphas(alphas: Any, bounds: tuple[float, float]) -> Array:
+    """Positive numbers, with a warning where one lies outside the range of the best response.
+
+    Raises
+    ------
+    ValueError
+        If one is not positive and finite.
+    """
+    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"alphas must be positive and finite, got {alphas!r}.")
+    low, high = bounds
+    outside = values[(values < low * (1 - 1e-9)) | (values > high * (1 + 1e-9))]
+    if len(outside):
+        warnings.warn(
+            f"alpha={outside[0]:g} lies outside response_range_ ({low:g}, {high:g}), where the best response is an "
+            "extrapolation.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return values
+
+
+def interpolate(curve: tuple[Array, Array], log_alpha: Array) -> Array:
+    """The outer loss between the points of a curve, linear in log alpha; its end beyond its ends."""
+    return np.interp(log_alpha, *curve)
+
+
+def moved_estimator(fitted: Any, moved: Any, shift: float) -> Any:
+    """The fitted estimator with its weights `shift` times as far towards those of `moved`."""
+    estimator = deepcopy(fitted)
+    ends = [final_estimator(e) for e in (estimator, moved)]
+    for name in WEIGHTS:
+        if hasattr(ends[0], name):
+            here, there = (getattr(e, name) for e in ends)
+            blend = [a + shift * (b - a) for a, b in zip(here, there, strict=True)] if isinstance(here, list) else None
+            setattr(ends[0], name, here + shift * (there - here) if blend is None else blend)
+    return estimator

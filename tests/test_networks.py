@@ -1,0 +1,164 @@
+"""HyperTrainingSearchCV over neural networks, from the user's side.
+
+The mathematics is tested in core/test_mlp.py and core/test_hypertraining.py, scikit-learn's contract in test_common.py.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_iris
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skhyper.algorithms import NETWORK_ALGORITHMS, JointHyperTraining, SimplifiedHyperTraining
+from skhyper.estimators.search import HyperTrainingSearchCV
+
+XC, YC = load_iris(return_X_y=True)
+XC = StandardScaler().fit_transform(XC)
+RNG = np.random.RandomState(0)
+X = RNG.standard_normal((80, 4))
+Y = np.sin(X[:, 0]) + 0.1 * RNG.standard_normal(80)
+
+
+def classifier(**settings):
+    return MLPClassifier(**{"hidden_layer_sizes": (6,), "max_iter": 40, "learning_rate_init": 0.01, **settings})
+
+
+def regressor(**settings):
+    return MLPRegressor(**{"hidden_layer_sizes": (6,), "max_iter": 40, "learning_rate_init": 0.01, **settings})
+
+
+def search(estimator, **settings):
+    return HyperTrainingSearchCV(estimator, **{"random_state": 0, "max_iter": 20, **settings})
+
+
+def test_the_fitted_object_is_a_plain_scikit_learn_network():
+    ours = search(classifier(random_state=0)).fit(XC, YC)
+    fitted = ours.best_estimator_
+    own = classifier(random_state=0, max_iter=1).fit(XC, YC)
+    assert type(fitted) is MLPClassifier
+    assert {name for name in vars(own) if name != "_optimizer"} <= set(vars(fitted))
+    assert [c.shape for c in fitted.coefs_] == [c.shape for c in own.coefs_]
+    assert fitted.n_iter_ >= len(fitted.loss_curve_) > 0
+    again = pickle.loads(pickle.dumps(ours))
+    np.testing.assert_array_equal(again.predict_proba(XC), fitted.predict_proba(XC))
+    fitted.partial_fit(XC, YC)
+    assert ours.n_splits_ == 1
+    assert ours.score(XC, YC) > 0.8
+    assert list(ours.alphas_) == ["all"]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        regressor(),
+        regressor(solver="sgd", activation="tanh"),
+        regressor(early_stopping=True, hidden_layer_sizes=(4, 3)),
+        make_pipeline(StandardScaler(), regressor()),
+        TransformedTargetRegressor(regressor(), transformer=StandardScaler()),
+    ],
+    ids=lambda e: repr(e).replace("\n", "")[:40],
+)
+def test_regressors_pipelines_and_transformed_targets_are_tuned(estimator):
+    ours = search(estimator).fit(X, Y)
+    assert type(ours.best_estimator_) is type(estimator)
+    assert np.isfinite(ours.predict(X)).all()
+    assert ours.history_["value"][-1] < ours.history_["value"][0]
+
+
+def test_several_targets_and_several_labels():
+    assert search(regressor()).fit(X, np.column_stack([Y, X[:, 1]])).predict(X).shape == (80, 2)
+    labels = np.column_stack([Y > 0, X[:, 1] > 0]).astype(int)
+    ours = search(classifier()).fit(X, labels)
+    assert ours.predict(X).shape == (80, 2)
+    assert ours.best_estimator_.out_activation_ == "logistic"
+
+
+@pytest.mark.parametrize("granularity", ["layer", "output", "feature", "weight"])
+def test_every_granularity_names_its_decays_and_keeps_the_global_row(granularity):
+    ours = search(classifier(), granularity=granularity).fit(XC, YC)
+    sizes = {"layer": 2, "output": 9, "feature": 10, "weight": 42}
+    assert len(ours.alphas_) == sizes[granularity]
+    assert len(ours.cv_results_["params"]) == 2
+    assert ours.cv_results_["n_hyperparameters"] == [1, 1 + sizes[granularity]]
+    assert ours.best_index_ in (0, 1)
+    forced = search(classifier(), granularity=granularity, shrinkage=0.5).fit(XC, YC)
+    assert forced.best_index_ == 1
+    assert len(set(forced.alphas_.values())) > 1
+
+
+def test_groups_of_features_share_a_decay_in_the_first_layer():
+    ours = search(classifier(), decay_groups=["sepal", "sepal", "petal", "petal"]).fit(XC, YC)
+    assert list(ours.alphas_) == ["sepal", "petal", "coefs_[1]"]
+
+
+@pytest.mark.parametrize("algorithm", NETWORK_ALGORITHMS)
+def test_every_algorithm_tunes(algorithm):
+    ours = search(classifier(), algorithm=algorithm).fit(XC, YC)
+    assert np.isfinite(ours.best_score_)
+    assert len(set(ours.history_["log_alpha"])) > 1
+
+
+def test_a_users_module_can_be_the_hypernetwork():
+    n_weights = 4 * 6 + 6 + 6 * 3 + 3
+    module = torch.nn.Linear(1, n_weights)
+    before = module.weight.detach().clone()
+    ours = search(classifier(), algorithm=JointHyperTraining(hypernet=module)).fit(XC, YC)
+    assert np.isfinite(ours.best_score_)
+    torch.testing.assert_close(module.weight.detach(), before)
+
+
+def test_settings_that_cannot_be_tuned_are_named():
+    with pytest.raises(TypeError, match="solver='lbfgs'"):
+        search(classifier(solver="lbfgs")).fit(XC, YC)
+    with pytest.raises(TypeError, match="learning_rate='adaptive'"):
+        search(classifier(solver="sgd", learning_rate="adaptive")).fit(XC, YC)
+    with pytest.raises(ValueError, match="not for neural networks"):
+        search(classifier(), algorithm="closed_form").fit(XC, YC)
+    with pytest.raises(ValueError, match="exponent"):
+        search(classifier(), granularity="layer", exponent=1.5).fit(XC, YC)
+    with pytest.raises(ValueError, match="elementwise"):
+        search(classifier(), algorithm=SimplifiedHyperTraining(hypernet="elementwise")).fit(XC, YC)
+
+
+def test_runs_with_one_random_state_are_identical_whatever_n_jobs_is():
+    one = search(classifier(), cv=2, granularity="layer").fit(XC, YC)
+    two = search(classifier(), cv=2, granularity="layer", n_jobs=2).fit(XC, YC)
+    np.testing.assert_array_equal(one.predict_proba(XC), two.predict_proba(XC))
+
+
+@pytest.mark.parametrize("algorithm", ["implicit", "joint"])
+def test_a_continued_search_ends_as_one_that_was_not_interrupted(algorithm):
+    whole = search(classifier(), max_iter=16, algorithm=algorithm).fit(XC, YC)
+    parts = search(classifier(), max_iter=6, algorithm=algorithm).fit(XC, YC)
+    parts = pickle.loads(pickle.dumps(parts)).continue_fit(XC, YC, max_iter=10)
+    assert parts.n_iter_ == whole.n_iter_ == 16
+    np.testing.assert_array_equal(parts.predict_proba(XC), whole.predict_proba(XC))
+    assert parts.history_["log_alpha"] == whole.history_["log_alpha"]
+    with pytest.raises(ValueError, match="150 rows"):
+        parts.continue_fit(XC[:-1], YC[:-1])
+
+
+def test_the_best_response_moves_along_alpha_without_training():
+    ours = search(regressor(random_state=0), algorithm="joint").fit(X, Y)
+    tuned = ours.best_params_["alpha"]
+    here, there = ours.best_response(tuned), ours.best_response(1.5 * tuned)
+    np.testing.assert_allclose(here.predict(X), ours.predict(X))
+    assert there.alpha == 1.5 * tuned
+    size = [sum((c**2).sum() for c in e.coefs_) for e in (here, there)]
+    assert size[1] < size[0]
+    low, high = ours.response_range_
+    assert low < tuned < high
+    assert ours.validation_curve([low, tuned, high]).shape == (3,)
+    with pytest.warns(UserWarning, match="response_range_"):
+        ours.best_response(100 * high)
+
+
+def test_a_time_limit_leaves_a_model():
+    ours = search(classifier(max_iter=10_000), time_limit=0.3).fit(XC, YC)
+    assert "time limit" in ours.stop_reason_
+    assert np.isfinite(ours.predict_proba(XC)).all()
