@@ -131,7 +131,8 @@ class Walk(Proposals):
         if not math.isfinite(self._smoothed):
             self._first = self._smoothed = value
         self._smoothed += self.pace.smoothing * (value - self._smoothed)
-        self._since = 0 if self._smoothed < self._lowest else self._since + 1
+        waiting = self._n <= self.pace.warm_up or self._smoothed < self._lowest
+        self._since = 0 if waiting else self._since + 1
         self._lowest = min(self._lowest, self._smoothed)
 
     def _step(self, gradient: Tensor) -> None:

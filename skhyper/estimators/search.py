@@ -74,20 +74,22 @@ class HyperTrainingSearchCV(BaseSearchCV):
     ----------
     estimator : estimator
         Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
-        TweedieRegressor, HuberRegressor, SGDRegressor or SGDClassifier, alone, at the end of a Pipeline or in a
-        TransformedTargetRegressor; its loss and penalty must be smooth.
-    granularity : {"auto", "global", "output", "feature", "weight"}, default="auto"
-        Which weights share a decay: all; those of an output; those of a feature, for all outputs; none. "auto" is
-        "feature".
+        TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor or MLPClassifier, alone, at the
+        end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth.
+    granularity : {"auto", "global", "layer", "output", "feature", "weight"}, default="auto"
+        Which weights share a decay: all; those of a layer; those of an output; those of a feature, for all outputs;
+        none. "auto" is "feature". In a neural network an output is a unit of any layer, a feature is what a unit
+        reads, and "auto" is "global".
     decay_groups : array-like of shape (n_features,) or dict, default=None
         Features with equal entries share a decay. The features are those that the final estimator sees; a dict maps
         their names to groups.
-    algorithm : {"auto", "closed_form", "implicit"} or Algorithm, default="auto"
+    algorithm : str or Algorithm, default="auto"
         How weights and hypergradients are computed; see `skhyper.algorithms`. "auto" takes the closed form for
-        squared losses, else implicit differentiation.
+        squared losses, else implicit differentiation. Linear models: "closed_form", "implicit". Neural networks:
+        "implicit", "joint", "simplified", "global", "unrolled", "t1t2".
     cv : int, float, splitter, iterable or None, default=None
-        As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2; a float holds out this
-        share once.
+        As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2, and for neural networks
+        one random split of 20 %; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
@@ -97,14 +99,15 @@ class HyperTrainingSearchCV(BaseSearchCV):
         The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
-        free decays and keeps them; an array tries its values; "auto" and None fit none.
+        free decays and keeps them; an array tries its values; "auto" and None fit none, but for neural networks of
+        a granularity other than "global", where "auto" is 1.
     alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
         Bounds of alpha; of 1 / C for estimators with a C.
     guard_cv : "auto", int, splitter, iterable or None, default="auto"
         Outer folds that rerun the whole search for `guard_score_`. "auto": the folds of `cv`, if free decays are
         fitted; None: no guard.
     max_iter : int, default=200
-        Most hypergradient steps of a stage.
+        Most hypergradient steps of a stage. The length of a neural network's training follows from its own max_iter.
     tol : float, default=1e-6
         Hypergradient at which a stage ends, in units of the log of a squared loss or of the loss itself.
     time_limit : float or None, default=None
@@ -112,7 +115,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
     n_jobs : int or None, default=None
         Folds preprocessed, and guard folds run, at once.
     random_state : int, RandomState instance or None, default=None
-        Of the random split when `cv` is a float.
+        Of the random split when `cv` is a float, and of neural networks whose own random_state is None.
     verbose : int, default=0
         1 prints a line a stage, 2 a line a step.
     error_score : "raise" or float, default=nan
@@ -146,6 +149,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
         Evaluations, each of them, and why the search ended.
     hypergradient_error_ : float
         Relative residual of the adjoint equation at the chosen row.
+    response_range_ : tuple of (float, float)
+        Alphas that `validation_curve` and `best_response` know.
     total_time_ : float
         Seconds.
 
