@@ -104,6 +104,7 @@ def main(argv=None):
     large = problem((1300,), n_rows=600)
     start = time.process_time()
     seconds_a_step(large, ALGORITHMS["joint, elementwise"], evaluations=2)
+    spent = time.process_time() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     lines = [
         "# Cost of hyper-training steps, 784-100-10, batches of 200 rows, one decay a weight",
@@ -116,8 +117,8 @@ def main(argv=None):
         "",
         markdown(by_count, 3),
         "",
-        f"{large.decays.n_groups} decays (784-1300-10, elementwise): 60 steps in "
-        f"{time.process_time() - start:.1f} s of CPU; peak memory grew by {memory / (8 * large.network.n_weights):.1f} times the weights'.",
+        f"{large.decays.n_groups} decays (784-1300-10, elementwise): 60 steps in {spent:.1f} s of CPU; peak memory "
+        f"grew by {memory / (8 * large.network.n_weights):.1f} times the weights'.",
         "",
     ]
     (RESULTS / "cost.md").write_text("\n".join(lines))

@@ -10,7 +10,7 @@ from ..core.algorithms.global_ import Global as CoreGlobal
 from ..core.algorithms.joint import Joint as CoreJoint
 from ..core.algorithms.simplified import Simplified as CoreSimplified
 from ..core.decays import Decays
-from ..core.hypernets import Elementwise, Linear, LowRank, OfModule, multilayer
+from ..core.hypernets import Elementwise, Linear, LowRank, ModuleHypernet, multilayer
 from ..core.problem import Folds
 from .base import COUNT, COUNT_OR_ZERO, POSITIVE, NetworkAlgorithm
 
@@ -205,7 +205,7 @@ def linear(decays: Decays) -> Linear:
 def hypernet_maker(hypernet: Any, rank: int) -> Any:
     """(decays, generator) -> a hypernetwork of the core, from a name or a torch module."""
     if isinstance(hypernet, Module):
-        return lambda decays, _: OfModule(decays, deepcopy(hypernet))
+        return lambda decays, _: ModuleHypernet(decays, deepcopy(hypernet))
     makers: dict[str, Any] = {
         "elementwise": lambda decays, _: Elementwise(decays),
         "linear": lambda decays, _: linear(decays),

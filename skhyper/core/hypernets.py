@@ -130,7 +130,7 @@ class LowRank(Hypernet):
 
 
 @dataclass(frozen=True)
-class OfModule(Hypernet):
+class ModuleHypernet(Hypernet):
     """w = b + module(x) - module(0) at the start: any torch module from (n_decays,) to (n_weights,), by autograd."""
 
     module: nn.Module
@@ -170,11 +170,11 @@ class OfModule(Hypernet):
         return by_phi, by_x
 
 
-def multilayer(decays: Decays, hidden: int, generator: torch.Generator) -> OfModule:
+def multilayer(decays: Decays, hidden: int, generator: torch.Generator) -> ModuleHypernet:
     """One hidden layer of ReLUs; its output layer starts small."""
     first, last = nn.Linear(decays.n_groups, hidden), nn.Linear(hidden, len(decays.index))
     with torch.no_grad():
         for layer, size in ((first, 1.0), (last, 0.01)):
             for p in layer.parameters():
                 p.copy_(size * (2 * torch.rand(p.shape, generator=generator, dtype=p.dtype) - 1) / p.shape[-1] ** 0.5)
-    return OfModule(decays, nn.Sequential(first, nn.ReLU(), last).to(torch.float64))
+    return ModuleHypernet(decays, nn.Sequential(first, nn.ReLU(), last).to(torch.float64))
