@@ -14,7 +14,7 @@ from skhyper import (
     HyperTrainedRidgeClassifier,
     HyperTrainingSearchCV,
 )
-from skhyper.algorithms import ClosedForm, ImplicitDifferentiation
+from skhyper.algorithms import NETWORK_ALGORITHMS, ClosedForm, ImplicitDifferentiation
 from skhyper.estimators.scaling import ColumnScaling
 
 ESTIMATORS = [
@@ -60,7 +60,11 @@ def test_it_passes_the_checks_that_scikit_learn_keeps_for_itself(estimator, chec
     check(type(estimator).__name__, estimator)
 
 
-@pytest.mark.parametrize("algorithm", [ClosedForm(), ImplicitDifferentiation()], ids=str)
+@pytest.mark.parametrize(
+    "algorithm",
+    [ClosedForm(), ImplicitDifferentiation(), *(NETWORK_ALGORITHMS[name]() for name in NETWORK_ALGORITHMS)],
+    ids=str,
+)
 def test_an_algorithm_object_is_a_plain_estimator(algorithm):
     name = type(algorithm).__name__
     estimator_checks.check_estimator_cloneable(name, algorithm)

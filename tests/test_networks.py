@@ -102,6 +102,8 @@ def test_every_algorithm_tunes(algorithm):
     ours = search(classifier(), algorithm=algorithm).fit(XC, YC)
     assert np.isfinite(ours.best_score_)
     assert len(set(ours.history_["log_alpha"])) > 1
+    assert -1.001 <= ours.hypergradient_cosine_ <= 1.001 or np.isnan(ours.hypergradient_cosine_)
+    assert ours.hypergradient_error_ >= 0
 
 
 def test_a_users_module_can_be_the_hypernetwork():

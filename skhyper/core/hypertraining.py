@@ -18,7 +18,7 @@ from .hyperoptim import Objective
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
 from .result import Record, Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, tangent
+from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy, tangent
 from .training import Trainer
 from .walk import Pace, Walk
 
@@ -238,7 +238,10 @@ class _HyperTraining:
         problem = self.problem
         judging = replace(response, problem=replace(response.problem, validation=problem.validation))
         curve = judging.curve(snapshot.state, snapshot.hyper, self.s2)
-        self.snapshots.append(replace(snapshot, fold_losses=problem.fold_losses(snapshot.w), curve=curve))
+        assert end.best is not None
+        cosine, error = accuracy(response, end.best, self.s2)
+        losses = problem.fold_losses(snapshot.w)
+        self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 

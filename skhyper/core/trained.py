@@ -23,7 +23,7 @@ FEWEST, MOST = 60, 150  # hypergradients in as many epochs as a plain fit may ta
 INTERVALS = (5, 20)  # as far as this many training steps between two allow it
 REACH = 1.0  # units of log alpha in which a tangent is trusted,
 CURVE_POINTS = 41  # points of a curve in both directions,
-TANGENT_ROWS, TANGENT_STEPS = 1024, 50  # training rows and steps of conjugate gradients for a tangent
+ACCURATE_ROWS, ACCURATE_STEPS = 1024, 50  # rows and steps of conjugate gradients where it is taken with care
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
 
 
@@ -160,14 +160,40 @@ def gauss_newton(problem: NetworkProblem, w: Tensor, rows: Batch, diagonal: Tens
 
 def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor) -> Tensor:
     """d w / d log alpha of weights that have answered to their decays: -(H + damping)^-1 (a w), (K, n_weights)."""
-    rows = trainer.rows.sample(TANGENT_ROWS, seeded(training))
+    return respond(problem, trainer, training, decay, -decay * training.w)
+
+
+def respond(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor, v: Tensor) -> Tensor:
+    """(H + damping)^-1 v with more rows and steps than during training; damped by all the steps so far."""
+    rows = trainer.rows.sample(ACCURATE_ROWS, seeded(training))
     rows = rows._replace(c=rows.c / trainer.steps_per_epoch)
     metric = trainer.recipe.descent.metric(training.moments)
     steps = max(training.moments.t, trainer.steps_per_epoch)
     diagonal = decay + metric * (rows.c.sum(-1, keepdim=True) / steps)
     product = gauss_newton(problem, training.w, rows, diagonal)
     needed = torch.full_like(training.w[:, 0], 1e-4)
-    return conjugate_gradients(product, lambda r: r / diagonal, -decay * training.w, needed, TANGENT_STEPS).x
+    return conjugate_gradients(product, lambda r: r / diagonal, v, needed, ACCURATE_STEPS).x
+
+
+class Accuracy(NamedTuple):
+    """How a hypergradient compares with that of an accurate implicit differentiation at the same weights."""
+
+    cosine: float
+    error: float  # relative
+
+
+def accuracy(response: TrainedResponse, evaluation: Evaluation, s2: Tensor) -> Accuracy:
+    """Compare the hypergradient of an evaluation, over the offsets or log alpha alone."""
+    training, hyper = evaluation.state.training, evaluation.hyper
+    decay = response.decay(training.w, hyper, s2)
+    _, v = response.held_out(training)
+    u = respond(response.problem, response.trainer, training, decay, v)
+    exact = as_hyper(hyper, -response.problem.decays.group_sums(decay * u * training.w))
+    pairs = [(g.log_alpha if g.offsets is None else g.offsets).flatten() for g in (evaluation.gradient, exact)]
+    ours, theirs = pairs
+    size = float(theirs.norm())
+    cosine = float(ours @ theirs) / (float(ours.norm()) * size) if size and bool(ours.any()) else float("nan")
+    return Accuracy(cosine, float((ours - theirs).norm()) / size if size else float("nan"))
 
 
 def parts(problem: NetworkProblem, interval: int | None) -> tuple[NetworkProblem, Trainer, Rows, int]:
