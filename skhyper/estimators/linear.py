@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..adapters.registry import adapter_for
 from ..core.problem import Problem
+from ..core.procedure import Plan
 from ..core.refit import AVERAGE, average
 from ..core.result import Result
 from .search import HyperTrainingSearchCV
@@ -67,11 +68,11 @@ class AveragingSearch(HyperTrainingSearchCV):
         self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
         return result
 
-    def _choose(self, losses: NDArray[np.float64]) -> int:
+    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
         """The average, which is drawn back to row 0 already; row 0 where nothing is left of it."""
         weights = getattr(self, "exponent_weights_", None)
         if weights is None:
-            return super()._choose(losses)
+            return super()._choose(losses, plan)
         return len(losses) - 1 if weights[2.0] < 1 else 0
 
 

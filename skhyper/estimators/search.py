@@ -25,7 +25,7 @@ from ..core.problem import Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
 from ..core.result import Result, Snapshot
-from ..core.selection import choose
+from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
 from .guarding import guard_search
@@ -346,15 +346,15 @@ class HyperTrainingSearchCV(BaseSearchCV):
         elif isinstance(self.shrinkage, Real) or (isinstance(self.exponent, Real) and not plan.taus):
             self.best_index_ = len(result.snapshots) - 1
         else:
-            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric))
+            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric), plan)
         if not callable(self.refit):
             means = self.cv_results_[f"mean_test_{metric}"]
             self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
         self.best_params_ = self.cv_results_["params"][self.best_index_]
 
-    def _choose(self, losses: NDArray[np.float64]) -> int:
+    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
         """The paired rule."""
-        return choose(losses)
+        return choose(losses, STANDARD_ERRORS if plan.log_scale else STANDARD_ERRORS_OF_LIKELIHOODS)
 
     def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
         """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.
