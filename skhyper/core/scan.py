@@ -55,8 +55,8 @@ def scan(
     best = s2.new_zeros(0)
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
-        w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
-        losses = response.fold_losses(w).mean(-1).nan_to_num(torch.inf, torch.inf)
+        w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
+        losses = fold_losses.mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
         whole = w if at_once and whole is None else whole
         if not len(values) or float(new.min()) < float(values.min()):

@@ -8,11 +8,12 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.linear_model import Ridge
 from sklearn.utils._param_validation import StrOptions
 
+from .criteria import SEARCHES, check_criterion
 from .linear import SHARED, AveragingSearch, HyperTrainedLinear
 from .search import HyperTrainingSearchCV
 
-# Standard deviation of the prior of decays that are as good as free.
-UNSHRUNK = 1e6
+# No prior, and in a list, so that the row competes with the global alpha.
+UNSHRUNK = (np.inf,)
 
 
 class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
@@ -214,14 +215,17 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         self.verbose = verbose
 
     def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
+        check_criterion(self.criterion, self.exponent, self.shrinkage)
+        analytic = self.criterion != "cv"
         averaged = self.average_exponents and isinstance(self.exponent, str) and self.scoring is None
         free = (
             self.granularity == "output" and isinstance(self.shrinkage, str) and np.ndim(y) == 2 and np.shape(y)[1] > 1
         )
-        return (AveragingSearch if averaged and not free else HyperTrainingSearchCV)(
+        kind = AveragingSearch if averaged and not free else HyperTrainingSearchCV
+        return SEARCHES.get(self.criterion, kind)(
             Ridge(fit_intercept=self.fit_intercept),
             **{name: getattr(self, name) for name in SHARED},
-            exponent=2 if free and isinstance(self.exponent, str) else self.exponent,
+            exponent=2 if (free or analytic) and isinstance(self.exponent, str) else self.exponent,
             shrinkage=UNSHRUNK if free else self.shrinkage,
             scoring=self.scoring or "neg_mean_squared_error",
         )
