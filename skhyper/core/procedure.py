@@ -17,13 +17,14 @@ from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import Result, Snapshot, StopReason
-from .scan import Grid, Scan, scan
+from .scan import PATIENCE, Grid, Scan, scan
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
 GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(22))
 COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
+FAMILY_PATIENCE = 1.5  # two points beyond the lowest, where they are solved one after the other: weak decays are dear
 STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals;
 DEAR_STEP_TOL = 1e-5  # where evaluations are dear this at the end,
 LOOSEST = 1e-4  # and this at first
@@ -142,7 +143,8 @@ class _Procedure:
         path = None
         for q in (2.0, *self.plan.exponents):
             self.journal.budget.check()
-            scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
+            points = [centre + x for x in FAMILY_GRID]
+            scan = self._scan(f"family, q = {q:g}", points, q, path, patience=FAMILY_PATIENCE)
             path = scan.path
             if q < 2:
                 self._refine(f"family, q = {q:g}", scan, q, 2, FAMILY_TOL, FAMILY_STEP_TOL)
@@ -288,8 +290,9 @@ class _Procedure:
         q: float,
         path: Tensor | None = None,
         response: BestResponse | None = None,
+        patience: float = PATIENCE,
     ) -> Scan:
         response = response or self.response
         objective = Objective(self.plan.log_scale, self.n)
-        grid = Grid(points, self.plan.bounds, q, path)
+        grid = Grid(points, self.plan.bounds, q, path, patience)
         return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)
