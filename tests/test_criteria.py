@@ -36,7 +36,9 @@ def gcv(X, y, alpha):
 def optimum(value, near):
     """The logarithm of the alpha at which `value` is lowest, close to `near`."""
     bounds = np.log(near) - 2, np.log(near) + 2
-    return minimize_scalar(lambda x: np.log(value(np.exp(x))), bounds=bounds, method="bounded", options={"xatol": 1e-10})
+    return minimize_scalar(
+        lambda x: np.log(value(np.exp(x))), bounds=bounds, method="bounded", options={"xatol": 1e-10}
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)

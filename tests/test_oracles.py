@@ -198,9 +198,9 @@ def test_the_best_score_is_that_of_the_chosen_row():
     x, y = regression(80, 15, sparse=4, noise=2.0)
     ours = HyperTrainedRidge("global").fit(x, y)
     losses = problem(x, y, "global", splits=contiguous(80, 5)).fold_losses(
-        ClosedForm().bind(problem(x, y, "global", splits=contiguous(80, 5))).solve(
-            hyper(math.log(ours.alpha_)), torch.ones(5, dtype=torch.float64)
-        )
+        ClosedForm()
+        .bind(problem(x, y, "global", splits=contiguous(80, 5)))
+        .solve(hyper(math.log(ours.alpha_)), torch.ones(5, dtype=torch.float64))
     )
     assert ours.best_score_ == pytest.approx(-2 * float(losses.mean()), rel=1e-10)
 

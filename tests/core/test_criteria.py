@@ -69,10 +69,7 @@ def test_left_out_predictions_are_those_of_models_without_the_row(shape, granula
     x, y, c, intercept = data(r)
     a, rows = decays(r, 0.5, z), np.arange(len(x))
     expected = np.array(
-        [
-            [ridge_predictions(x, y[:, t], c, a[:, t], rows != i, intercept)[i] for t in range(y.shape[1])]
-            for i in rows
-        ]
+        [[ridge_predictions(x, y[:, t], c, a[:, t], rows != i, intercept)[i] for t in range(y.shape[1])] for i in rows]
     )
     h = hyper(0.5, 2.0, z)
     np.testing.assert_allclose(r.left_out(h), expected, rtol=1e-9, atol=1e-10)
