@@ -1,4 +1,4 @@
-"""HyperTrainedRidge under leave-one-out, GCV and evidence, and one alpha for each target: against scikit-learn and scipy.
+"""HyperTrainedRidge under leave-one-out, GCV and evidence, and with an alpha a target: against scikit-learn and scipy.
 
 The criteria themselves are in core/test_criteria.py.
 """
@@ -67,7 +67,7 @@ def test_gcv_is_the_optimum_of_its_definition(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_evidence_is_the_optimum_of_bayesian_ridge(shape):
-    """Its alpha is the precision of the weights over that of the noise; without an intercept the models are the same."""
+    """alpha is the precision of the weights over that of the noise; without an intercept the models are the same."""
     X, y = data(shape)
     X, y = X - 1.0, y - 3.0
     model = HyperTrainedRidge("global", criterion="evidence", fit_intercept=False, tol=1e-9).fit(X, y)
@@ -95,9 +95,12 @@ def test_the_score_is_that_of_left_out_rows_whatever_the_criterion(criterion):
 def test_auto_keeps_the_global_alpha_and_free_decays_are_fitted_when_asked_for(criterion):
     X, y = data()
     auto = HyperTrainedRidge(criterion=criterion).fit(X, y)
-    assert auto.exponent_ == 2 and len(set(auto.alpha_)) == 1 and auto.n_hyperparameters_ == 1
+    assert auto.exponent_ == 2
+    assert len(set(auto.alpha_)) == 1
+    assert auto.n_hyperparameters_ == 1
     free = HyperTrainedRidge(criterion=criterion, shrinkage=0.5, guard_cv="auto").fit(X, y)
-    assert len(set(free.alpha_)) == X.shape[1] and free.n_hyperparameters_ == X.shape[1] + 1
+    assert len(set(free.alpha_)) == X.shape[1]
+    assert free.n_hyperparameters_ == X.shape[1] + 1
     assert free.cv_results_["mean_outer_loss"][1] < free.cv_results_["mean_outer_loss"][0]
     assert len(free.guard_scores_) == 5
 
@@ -171,7 +174,8 @@ def test_unshrunk_alphas_of_targets_are_those_of_each_target_alone(unit):
     for t in range(2):
         assert np.log(model.alpha_[t]) == pytest.approx(alpha_by_target(X, Y[:, t], cv), abs=1e-5)
     assert model.n_hyperparameters_ == 3
-    assert model.exponent_ == 2 and model.shrinkage_ == np.inf
+    assert model.exponent_ == 2
+    assert model.shrinkage_ == np.inf
 
 
 def test_targets_of_very_different_signal_get_alphas_of_their_own():
@@ -179,7 +183,8 @@ def test_targets_of_very_different_signal_get_alphas_of_their_own():
     X = rng.standard_normal((200, 15))
     y = X @ rng.standard_normal(15) + rng.standard_normal(200)
     model = HyperTrainedRidge("output").fit(X, np.column_stack([y, y**2, 100 * rng.standard_normal(200)]))
-    assert model.alpha_[0] < 10 and min(model.alpha_[1:]) > 100
+    assert model.alpha_[0] < 10
+    assert min(model.alpha_[1:]) > 100
     assert model.best_score_ > model.baseline_score_
     assert list(model.cv_results_["snapshot"]) == ["global alpha", "a decay for each output"]
 

@@ -1,8 +1,8 @@
 """Criteria that judge a ridge regression by its own training rows, with no row held out.
 
-A criterion is a function of four quantities of a smoother (`leverage`): the residuals e (n, T), what the leverages leave
-1 - h (n, T), the penalised residual sum of squares S = e'e + w'Aw (T,), and log|M| - log|A| (T,). It returns its value
-and its derivative with respect to each. The targets' values add up.
+A criterion is a function of four quantities of a smoother (`leverage`): the residuals e (n, T), what the leverages
+leave 1 - h (n, T), the penalised residual sum of squares S = e'e + w'Aw (T,), and log|M| - log|A| (T,). It returns its
+value and its derivative with respect to each. The targets' values add up.
 
 They hold for decays that do not depend on the weights. Those of the family with q < 2 are functions of the rows that
 are left out: with them frozen, all three would be optimistic.

@@ -198,7 +198,7 @@ class _Procedure:
             hyper = shared.hyper._replace(log_alpha=start)
             proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, curvature)
             s2 = self.s2[: part.problem.n_folds]
-            end = self._run(part, f"{name}: {t}", proposals, objective, w, self._step_tol, s2)
+            end = run(part, proposals, objective, s2, self.journal, stage=f"{name}: {t}", w=w, tol=STEP_TOL)
             found = end.snapshot(name, 1, self.journal.budget.seconds)
             self._raise_if_ended(found)
             if found.stop_reason != StopReason.CONVERGED:
@@ -274,7 +274,7 @@ class _Procedure:
         name: str,
         proposals: QuasiNewton,
         objective: Objective,
-        w: Tensor | None,
+        w: Tensor,
         accuracy: float,
         s2: Tensor | None = None,
     ) -> Stage:
