@@ -47,7 +47,8 @@ def test_each_output_gets_the_alpha_that_it_gets_alone(shape, unit):
     row = result.snapshots[-1]
     assert (row.name, row.n_hyperparameters) == ("a decay for each output", 3)
     losses = sum(a.snapshots[0].fold_losses for a in alone)
-    torch.testing.assert_close(row.fold_losses, losses, rtol=1e-5, atol=0)
+    tolerance = 1e-7 if inside.all() else 1e-3  # and with next to no decay its factors lose digits
+    torch.testing.assert_close(row.fold_losses, losses, rtol=tolerance, atol=0)
 
 
 def test_moments_serve_one_output_as_they_serve_all():
