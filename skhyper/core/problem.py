@@ -96,6 +96,12 @@ class Problem:
         design = self.design.take_folds(which)
         return replace(self, design=design, y=y, train=self.train[which], validation=self.validation[which])
 
+    def take_output(self, t: int) -> Self:
+        """The problem of one output under one decay."""
+        network = replace(self.network, n_outputs=1)
+        index = torch.full((network.n_weights,), -1).index_fill(0, torch.arange(network.n_coefficients), 0)
+        return replace(self, y=self.y[..., t : t + 1], network=network, decays=Decays(index, eps=self.decays.eps))
+
     def with_decays(self, decays: Decays) -> Self:
         """The same problem at another granularity."""
         return replace(self, decays=decays)

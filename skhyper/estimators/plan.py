@@ -65,7 +65,7 @@ def check_exponents(exponent: Any) -> tuple[float, ...] | None:
 
 
 def check_shrinkage(shrinkage: Any) -> tuple[float, ...]:
-    """Standard deviations of the prior of free decays, stiffest first; empty for none.
+    """Standard deviations of the prior of free decays, stiffest first, infinity for no prior; empty for none.
 
     Raises
     ------
@@ -75,8 +75,8 @@ def check_shrinkage(shrinkage: Any) -> tuple[float, ...]:
     if shrinkage is None or isinstance(shrinkage, str):
         return ()
     values = sorted({float(tau) for tau in _as_values(shrinkage)})
-    if not values or not all(0 < tau < math.inf for tau in values):
-        raise ValueError(f"shrinkage must hold positive finite numbers, got {shrinkage!r}.")
+    if not values or not all(tau > 0 for tau in values):
+        raise ValueError(f"shrinkage must hold positive numbers, got {shrinkage!r}.")
     return tuple(values)
 
 

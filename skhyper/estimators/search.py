@@ -92,7 +92,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
-        free decays and keeps them; an array tries its values; "auto" and None fit none.
+        free decays and keeps them; an array tries its values; infinity is no prior; "auto" and None fit none.
     alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
         Bounds of alpha; of 1 / C for estimators with a C.
     guard_cv : "auto", int, splitter, iterable or None, default="auto"
@@ -171,7 +171,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         "scoring": BaseSearchCV._parameter_constraints["scoring"],
         "refit": ["boolean", str, callable],
         "exponent": [StrOptions({"auto"}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
-        "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like", None],
+        "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="right"), "array-like", None],
         "alpha_bounds": ["array-like"],
         "guard_cv": [StrOptions({"auto"}), "cv_object"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -257,7 +257,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         watch = Watch(self, X, y, self.verbose)
         with torch_session(_work(job)):
             task = self._encode(job, job.splits)
-            algorithm = resolve(self.algorithm, task.encoding.problem)
+            algorithm = self._resolve(task.encoding.problem)
             plan = self._plan(task)
             result = self._rows(task.encoding.problem, tune(task.encoding.problem, algorithm, plan, budget, watch))
             self._score(job, task, result, plan)
@@ -318,6 +318,10 @@ class HyperTrainingSearchCV(BaseSearchCV):
         bounds = check_bounds(self.alpha_bounds)
         competes = not isinstance(self.shrinkage, Real)
         return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol, competes)
+
+    def _resolve(self, problem: Problem) -> CoreAlgorithm:
+        """The core's algorithm."""
+        return resolve(self.algorithm, problem)
 
     def _rows(self, problem: Problem, result: Result) -> Result:
         """What selection chooses from: every stage's snapshot."""
