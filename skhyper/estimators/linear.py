@@ -17,6 +17,7 @@ from ..core.problem import Problem
 from ..core.procedure import Plan
 from ..core.refit import AVERAGE, average
 from ..core.result import Result
+from .plan import AVERAGED_EXPONENTS
 from .search import HyperTrainingSearchCV
 
 # Parameters that mean the same as HyperTrainingSearchCV's.
@@ -59,6 +60,8 @@ class AveragingSearch(HyperTrainingSearchCV):
 
     Where free decays were fitted, their rows compete instead.
     """
+
+    _auto_exponents = AVERAGED_EXPONENTS
 
     def _rows(self, problem: Problem, result: Result) -> Result:
         if len(result.snapshots) == 1 or result.snapshots[-1].hyper.offsets is not None:

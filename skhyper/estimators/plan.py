@@ -14,8 +14,9 @@ from ..core.losses import SquaredError, TweedieLog
 from ..core.problem import Problem
 from ..core.procedure import Plan
 
-# The exponents that "auto" tries beside 2.
+# The exponents that "auto" tries beside 2, one of which is chosen; and those that it averages over.
 EXPONENTS = (1.5, 1.0, 0.75, 0.5)
+AVERAGED_EXPONENTS = (1.3, 0.8, 0.5)
 LOWEST_EXPONENT = 0.5
 
 
@@ -96,6 +97,7 @@ def make_plan(
     bounds: tuple[float, float],
     tol: float,
     competes: bool = True,
+    auto: tuple[float, ...] = EXPONENTS,
 ) -> Plan:
     """What to tune.
 
@@ -112,7 +114,7 @@ def make_plan(
             )
         exponents = ()
     if exponents is None:
-        exponents = EXPONENTS
+        exponents = auto
     squared = (SquaredError(), TweedieLog(0), OfPredictions(SquaredError(), 1))
     return Plan(exponents, taus, bounds, log_scale=problem.outer_loss in squared, tol=tol, competes=competes)
 

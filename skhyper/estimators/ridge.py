@@ -50,8 +50,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     cv : int, float, splitter or iterable, default=None
         Held-out rows; None is 5 folds, a float the share of one random split.
     exponent : "auto", float or sequence of float, default="auto"
-        The values of q in [0.5, 2] to try beside 2. "auto" is (1.5, 1, 0.75, 0.5), and 2 alone where there is one
-        decay or the criterion is not "cv".
+        The values of q in [0.5, 2] to try beside 2. "auto" is (1.3, 0.8, 0.5) where they are averaged over and
+        (1.5, 1, 0.75, 0.5) where one is chosen; 2 alone where there is one decay or the criterion is not "cv".
     shrinkage : "auto", None, float or sequence of float, default="auto"
         Free decays: standard deviation in (0, inf] of the prior that pulls log-decays to the family; infinity is no
         prior. A number keeps the free decays, several compete with the tuned global alpha on held-out folds (so that

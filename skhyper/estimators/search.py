@@ -29,7 +29,7 @@ from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, ch
 from ..guard import Guard
 from .checks import check_data, check_fit_params
 from .guarding import guard_search
-from .plan import check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
+from .plan import EXPONENTS, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .scaling import keep_decays
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
@@ -161,6 +161,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
     >>> print(search.best_estimator_)
     Ridge(alpha=0.000483...)
     """
+
+    _auto_exponents: ClassVar[tuple[float, ...]] = EXPONENTS
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit"])],
@@ -317,7 +319,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
             )
         bounds = check_bounds(self.alpha_bounds)
         competes = not isinstance(self.shrinkage, Real)
-        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol, competes)
+        exponents = check_exponents(self.exponent)
+        return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)
 
     def _resolve(self, problem: Problem) -> CoreAlgorithm:
         """The core's algorithm."""
