@@ -1,0 +1,79 @@
+"""Outputs of fitted members for the draws of a noise bank: explicit weights, blocks of draws and of rows.
+
+The weights of a draw are formed once and serve all rows, so that a prediction does not depend on what else is predicted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .network import ACTIVATIONS
+from .training import Model, Waves
+
+# Numbers in the weights of a block of draws, and in the activations of a block of rows.
+MAX_WEIGHTS = 2**24
+MAX_ACTIVATIONS = 2**17
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Fitted members: parameters (M, P), noise bank (M, S, d), prior functions."""
+
+    model: Model
+    flat: Tensor
+    bank: Tensor
+    waves: Waves | None
+
+    @torch.no_grad()
+    def outputs(self, x: Tensor) -> Tensor:
+        """Scaled rows (n, p) -> (M, S, n, O)."""
+        network = self.model.network
+        m, s = self.bank.shape[:2]
+        out = x.new_empty(m, s, len(x), network.n_outputs)
+        for member in range(m):
+            waves = None if self.waves is None else tuple(part[member : member + 1] for part in self.waves)
+            for draws, call in self.functions(member):
+                widest = max(network.hidden, default=1) * (draws.stop - draws.start)
+                rows = max(16, MAX_ACTIVATIONS // widest)
+                for start in range(0, len(x), rows):
+                    block = x[start : start + rows]
+                    values = call(block)
+                    if waves is not None:
+                        values = values + network.prior(waves, block[None])  # type: ignore[arg-type]
+                    out[member, draws, start : start + rows] = values
+        return out
+
+    def functions(self, member: int) -> Iterator[tuple[slice, "Block"]]:
+        """Blocks of a member's draws, as functions of rows without the prior."""
+        network = self.model.network
+        parts = self.model.layout.split(self.flat[member : member + 1])
+        size = max(1, MAX_WEIGHTS // network.n_weights)
+        for start in range(0, self.bank.shape[1], size):
+            z = self.bank[member : member + 1, start : start + size]
+            draws = network.generator.draws(parts, z)
+            layers = [network.generator.weights(parts, f"layer.{i}", draws) for i in range(len(network.shapes))]
+            scales = parts["scales"][0] if network.feature_scales else None
+            skip = parts["skip"][0] if network.skip else None
+            block = Block([(w[0], b[0]) for w, b in layers], scales, skip, network.activation)
+            yield slice(start, start + z.shape[1]), block
+
+
+@dataclass(frozen=True)
+class Block:
+    """Explicit networks of some draws."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    scales: Tensor | None
+    skip: Tensor | None
+    activation: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rows (R, p) -> (G, R, O)."""
+        h = (x if self.scales is None else x * self.scales).expand(len(self.layers[0][0]), -1, -1)
+        for i, (w, b) in enumerate(self.layers):
+            h = torch.baddbmm(b[:, None], h, w)
+            if i + 1 < len(self.layers):
+                h = ACTIVATIONS[self.activation](h)
+        return h if self.skip is None else h + x @ self.skip

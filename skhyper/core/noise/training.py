@@ -1,0 +1,285 @@
+"""Training of all members at once: Adam on the flat parameters, (M, P).
+
+The loss of a member is, over its training rows with weights s_i of mean 1 and draws z_k,
+
+    mean_i s_i [-(1/a) log mean_k exp(a log p(y_i | x_i, z_k))] + alpha / (2 n) sum_j c_j w_j^2
+
+with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j). Members
+share no parameter, so the gradient of the sum of their losses is each member's own.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import cos, pi
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .dealing import Dealing, Groups, arrange, minibatches
+from .layout import Layout
+from .likelihood import NoiseModel, marginal
+from .network import StochasticMLP
+
+Waves = tuple[Tensor, Tensor, Tensor]
+
+# A member that diverges goes on from its best weights with its learning rate times this.
+ROLLBACK_RATE = 0.3
+
+
+@dataclass(frozen=True)
+class Model:
+    """The main network and its noise model."""
+
+    network: StochasticMLP
+    noise: NoiseModel
+
+    @property
+    def layout(self) -> Layout:
+        """All parameters of a member."""
+        return Layout({**self.network.blocks(), **self.noise.blocks()})
+
+
+class Rows(NamedTuple):
+    """The data: inputs (n, p), targets (n, T), weights of mean 1 (n,)."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Parameters
+    ----------
+    n_steps : int
+        Updates.
+    batch_size : int
+        Rows in a minibatch; as many as there are, or more: full batch.
+    learning_rate : float
+        Of weights in the scale of their prior.
+    schedule : str
+        "cosine": down to zero; "constant".
+    alpha : float
+        Precision of the prior.
+    exponent : float
+        a.
+    n_draws : int
+        K.
+    dealing : Dealing
+        How draws and rows meet.
+    n_evaluations : int
+        Lines in the curves.
+    n_eval_draws : int
+        Draws by which held-out rows are judged.
+    averaging : float
+        Share of the steps so far over which weights are averaged; 0: none.
+    """
+
+    n_steps: int
+    batch_size: int
+    learning_rate: float = 0.05
+    schedule: str = "cosine"
+    warmup: float = 0.02
+    alpha: float = 1.0
+    exponent: float = 0.5
+    n_draws: int = 8
+    dealing: Dealing = Dealing.SHARED
+    n_evaluations: int = 50
+    n_eval_draws: int = 16
+    averaging: float = 0.0
+    optimizer: str = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.98
+    decoupled: float = 0.0
+
+
+class Record(NamedTuple):
+    """One line of the curves, a number for each member."""
+
+    step: int
+    loss: Tensor
+    held_out: Tensor
+    spread: Tensor
+
+
+class Trained(NamedTuple):
+    """What training leaves."""
+
+    flat: Tensor  # (M, P)
+    curve: list[Record]
+    n_rollbacks: int
+    optimizer: tuple[Tensor, Tensor, int]  # moments and number of steps, where another run may go on
+
+
+@dataclass
+class Trainer:
+    """Trains `flat` on rows; `run` does it."""
+
+    model: Model
+    rows: Rows
+    train_rows: Tensor  # (M, n_train)
+    held_rows: Tensor | None  # (M, n_val)
+    waves: Waves | None
+    settings: Settings
+    generator: torch.Generator
+    n_effective: float  # n of the prior: the sum of the training rows' weights
+
+    def __post_init__(self) -> None:
+        layout, like = self.model.layout, self.rows.x
+        self.layout = layout
+        self.rates = layout.spread("rate").to(like)
+        self.precisions = layout.spread("precision").to(like)
+        n_train = self.train_rows.shape[1]
+        self.full_batch = self.settings.batch_size >= n_train
+        batch = n_train if self.full_batch else self.settings.batch_size
+        self.groups: Groups = arrange(self.settings.dealing, batch, self.settings.n_draws)
+        self.prior = self.model.network.prior(self.waves, like[None])  # (M, n, O)
+
+    @property
+    def n_members(self) -> int:
+        """M."""
+        return self.train_rows.shape[0]
+
+    def noise(self, n_draws: int) -> Tensor:
+        """z, (M, n_draws, d); every other draw mirrors the one before."""
+        d = self.model.network.generator.noise_dim
+        like = self.rows.x
+        shape = (self.n_members, (n_draws + 1) // 2 if n_draws > 1 else 1, d)
+        z = torch.randn(shape, generator=self.generator, dtype=like.dtype, device=like.device)
+        return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
+
+    def batches(self) -> Iterator[Tensor]:
+        """Rows of each step, (M, B)."""
+        if not self.full_batch:
+            yield from minibatches(self.train_rows, self.settings.batch_size, self.generator)
+        while True:
+            yield self.train_rows
+
+    def loss(self, flat: Tensor, index: Tensor) -> Tensor:
+        """The members' losses, (M,), on rows (M, B)."""
+        g, r, repeated = self.groups
+        if not repeated:
+            index = index[:, : g * r]
+        member = torch.arange(self.n_members, device=index.device)[:, None]
+        parts = self.layout.split(flat)
+        x, y, weight = (values[index] for values in self.rows)
+        prior = None if self.prior is None else self.prior[member, index]
+        shape = (1, r) if repeated else (g, r)
+        x, y, weight = x.unflatten(1, shape), y.unflatten(1, shape), weight.unflatten(1, shape)
+        prior = None if prior is None else prior.unflatten(1, shape)
+        outputs = self.model.network.forward(parts, x, self.noise(g), prior, self.generator)
+        log_p = self.model.noise.log_density(parts, outputs, y)
+        penalty = self.model.noise.penalty(parts, outputs)
+        if repeated:
+            loss = (weight[:, 0] * (penalty.mean(1) - marginal(log_p, self.settings.exponent))).mean(1)
+        else:
+            loss = (weight * (penalty - log_p)).mean((1, 2))
+        if self.settings.decoupled:
+            return loss
+        scale = 0.5 * self.settings.alpha / self.n_effective
+        return loss + scale * (flat.square() * self.precisions).sum(1)
+
+    def held_out_loss(self, flat: Tensor, z: Tensor) -> Tensor:
+        """Negative log marginal likelihood of each member's held-out rows, (M,)."""
+        if self.held_rows is None:
+            return flat.new_full((self.n_members,), torch.nan)
+        parts = self.layout.split(flat)
+        outputs = held_out_outputs(self.model, self.rows.x, self.held_rows, parts, z, self.waves)
+        log_p = self.model.noise.log_density(parts, outputs, self.rows.y[self.held_rows][:, None])
+        weight = self.rows.weight[self.held_rows]
+        return -(marginal(log_p, 1.0) * weight).sum(1) / weight.sum(1)
+
+    def spread(self, flat: Tensor, z: Tensor) -> Tensor:
+        """Mean over weights of their standard deviation over draws, (M,)."""
+        generator, parts = self.model.network.generator, self.layout.split(flat)
+        if not generator.stochastic:
+            return flat.new_zeros(self.n_members)
+        draws = generator.draws(parts, z)
+        total = flat.new_zeros(self.n_members)
+        for i in range(len(self.model.network.shapes)):
+            w, b = generator.weights(parts, f"layer.{i}", draws)
+            total += w.std(1).sum((1, 2)) + b.std(1).sum(1)
+        return total / self.model.network.n_weights
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        settings = self.settings
+        if settings.schedule == "constant":
+            return settings.learning_rate
+        done = step / settings.n_steps
+        ramp = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.n_steps))
+        return settings.learning_rate * ramp * 0.5 * (1 + cos(pi * done))
+
+    def run(
+        self,
+        start: Tensor,
+        watch: Callable[[Record], None] = lambda record: None,
+        optimizer: tuple[Tensor, Tensor, int] | None = None,
+    ) -> Trained:
+        """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
+        settings = self.settings
+        flat = start.clone().requires_grad_()
+        first, second, done = optimizer or (torch.zeros_like(start), torch.zeros_like(start), 0)
+        average = start.clone()
+        best, best_loss = start.clone(), start.new_full((self.n_members,), torch.inf)
+        factor = start.new_ones(self.n_members, 1)
+        n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
+        z_eval, z_spread = self.noise(n_eval), self.noise(10)
+        every = max(1, settings.n_steps // settings.n_evaluations)
+        curve: list[Record] = []
+        total, n_rollbacks = start.new_zeros(self.n_members), 0
+        batches = self.batches()
+        for step in range(settings.n_steps):
+            losses = self.loss(flat, next(batches))
+            (gradient,) = torch.autograd.grad(losses.sum(), flat)
+            with torch.no_grad():
+                total += losses.detach()
+                update = self.direction(gradient, first, second, done + step) * self.rates
+                if settings.decoupled:
+                    update += settings.decoupled * flat * (self.precisions > 0)
+                flat -= self.rate(step) * factor * update
+                if settings.averaging:
+                    average.lerp_(flat, max(1 / (step + 1), 1 / (1 + settings.averaging * (step + 1))))
+                if (step + 1) % every and step + 1 < settings.n_steps:
+                    continue
+                current = average if settings.averaging else flat.detach()
+                held = self.held_out_loss(current, z_eval)
+                sound = torch.isfinite(total) & torch.isfinite(flat).all(1)
+                if self.held_rows is not None:
+                    sound &= torch.isfinite(held)
+                if not bool(sound.all()):
+                    lost = ~sound
+                    n_rollbacks += int(lost.sum())
+                    for values, back in ((flat, best), (average, best)):
+                        values[lost] = back[lost]
+                    first[lost], second[lost] = 0.0, 0.0
+                    factor[lost] *= ROLLBACK_RATE
+                better = sound & (held < best_loss) if self.held_rows is not None else sound
+                best[better] = current[better]
+                best_loss[better] = held[better]
+                n_seen = every if (step + 1) % every == 0 else (step + 1) % every
+                record = Record(step + 1, total / n_seen, held, self.spread(current, z_spread))
+                total = torch.zeros_like(total)
+                curve.append(record)
+                watch(record)
+        return Trained(best, curve, n_rollbacks, (first, second, done + settings.n_steps))
+
+    def direction(self, gradient: Tensor, first: Tensor, second: Tensor, step: int) -> Tensor:
+        """Adam's direction; the moments are updated in place."""
+        b1, b2 = self.settings.beta1, self.settings.beta2
+        if self.settings.optimizer == "sgd":
+            return first.mul_(b1).add_(gradient)
+        first.lerp_(gradient, 1 - b1)
+        second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
+        scale = (second / (1 - b2 ** (step + 1))).sqrt_().add_(1e-8)
+        return first / scale / (1 - b1 ** (step + 1))
+
+
+def held_out_outputs(
+    model: Model, x: Tensor, held: Tensor, parts: dict[str, Tensor], z: Tensor, waves: Waves | None
+) -> Tensor:
+    """Outputs at each member's held-out rows: (M, G, n_val, O)."""
+    return model.network.outputs(parts, x[held], z, waves)

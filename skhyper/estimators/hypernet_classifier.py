@@ -1,0 +1,273 @@
+"""HypernetClassifier: classification by networks whose weights come from noise."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+from ..boundary import to_numpy, torch_session
+from ..core.noise.likelihood import Categorical, NoiseModel
+from ..core.noise.predictive import entropy_parts
+from ..core.noise.procedure import identity
+from ..core.noise.rows import Data
+from ..core.noise.scaling import Scaling
+from .hypernet import PAPER, BaseHypernet, Uncertainty
+
+
+class HypernetClassifier(ClassifierMixin, BaseHypernet):
+    """DOC"""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseHypernet._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+    _y_numeric = False
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (50,),
+        *,
+        activation: str = "silu",
+        generator: str = "auto",
+        residual: bool = True,
+        noise_dim: int = 8,
+        hypernet_hidden_layer_sizes: Any = (),
+        hypernet_dropout: float = 0.0,
+        input_noise: float = 0.0,
+        objective: float = 0.5,
+        n_train_samples: int = 4,
+        draws: str = "shared",
+        n_samples: int = 16,
+        class_weight: Any = None,
+        n_estimators: int = 4,
+        prior_scale: float = 0.1,
+        alpha: float = 1.0,
+        solver: str = "adam",
+        learning_rate_init: float = 0.05,
+        learning_rate: str = "cosine",
+        batch_size: Any = "auto",
+        max_iter: Any = "auto",
+        early_stopping: Any = "auto",
+        validation_fraction: float = 0.1,
+        preprocessing: str | None = "robust",
+        device: str = "cpu",
+        dtype: str = "float64",
+        random_state: Any = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.generator = generator
+        self.residual = residual
+        self.noise_dim = noise_dim
+        self.hypernet_hidden_layer_sizes = hypernet_hidden_layer_sizes
+        self.hypernet_dropout = hypernet_dropout
+        self.input_noise = input_noise
+        self.objective = objective
+        self.n_train_samples = n_train_samples
+        self.draws = draws
+        self.n_samples = n_samples
+        self.class_weight = class_weight
+        self.n_estimators = n_estimators
+        self.prior_scale = prior_scale
+        self.alpha = alpha
+        self.solver = solver
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.preprocessing = preprocessing
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    @classmethod
+    def from_paper(cls, **overrides: Any) -> Self:
+        """Give the settings of Sheikh et al. (2017), as far as they are printed.
+
+        One weight draw for each row, a hypernetwork with dropout 0.5 and no residual base, learned softplus scales on
+        its input noise (start 1) and on Gaussian input noise (start 0.5), cross-entropy, minibatches of 256 rows,
+        2,000 epochs, no early stopping; for MNIST with two hidden layers a hypernetwork with hidden layers of 100 and
+        50. It leaves open the noise dimension, the optimiser and its learning rate, and the number of draws at
+        prediction; the values here are ours.
+
+        Parameters
+        ----------
+        **overrides : dict
+            Other parameters of the constructor, or other values.
+
+        Returns
+        -------
+        model : HypernetClassifier
+            Unfitted.
+        """
+        return cls(**{**PAPER, "batch_size": 256, "hidden_layer_sizes": (400, 400), "preprocessing": None, **overrides})
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Go once through some rows; the first call also fixes the classes and the scaling of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever be seen; needed in the first call where y does not hold them all.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+        """
+        self._given_classes = None if classes is None else np.unique(classes)
+        if self._given_classes is not None and hasattr(self, "_state"):
+            if not np.array_equal(self._given_classes, self.classes_):
+                raise ValueError(f"classes must be those of the first call, {self.classes_}, got {self._given_classes}.")
+        try:
+            return self._partial_fit(X, y, sample_weight)
+        finally:
+            del self._given_classes
+
+    def predict(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[Any]:
+        """Predict the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        n_samples : int, default=None
+            Number of draws of each member, at most the number made at fit; None: all.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels.
+        """
+        return self.classes_[self.predict_proba(X, n_samples).argmax(1)]
+
+    def predict_proba(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[np.float64]:
+        """Predict probabilities: the mean over members and draws of their softmaxes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        n_samples : int, default=None
+            Number of draws of each member, at most the number made at fit; None: all.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            Probabilities, in the order of `classes_`.
+        """
+        return np.concatenate(self._reduce(X, lambda p: p.mean((0, 1)), n_samples))
+
+    def predict_log_proba(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[np.float64]:
+        """Predict logarithms of probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        n_samples : int, default=None
+            Number of draws of each member, at most the number made at fit; None: all.
+
+        Returns
+        -------
+        log_p : ndarray of shape (n_samples, n_classes)
+            Logarithms of `predict_proba`.
+        """
+        return np.log(np.maximum(self.predict_proba(X, n_samples), np.finfo(np.float64).tiny))
+
+    def predict_proba_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predict the probabilities of every member and draw.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        p : ndarray of shape (n_estimators * n_draws, n_samples, n_classes)
+            Probabilities; the draws of a member lie next to each other.
+        """
+        return np.concatenate(self._reduce(X, lambda p: p.flatten(0, 1)), axis=1)
+
+    def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
+        """Split the predictive entropy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        parts : Uncertainty
+            Entropies in nats, each of shape (n_samples,): `total` of the predicted probabilities, `aleatoric` the
+            mean of the members' own, `epistemic` the difference: the mutual information of label and member.
+        """
+        self._check_members()
+        blocks = self._reduce(X, lambda p: torch.stack(entropy_parts(p.mean(1)), -1))
+        return Uncertainty(*np.concatenate(blocks).T)
+
+    def _noise_model(self, n_targets: int) -> NoiseModel:
+        return Categorical(n_targets)
+
+    def _encode_targets(self, y: Any, reset: bool) -> NDArray[np.float64]:
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if reset:
+            given = getattr(self, "_given_classes", None)
+            self.classes_ = np.unique(y) if given is None else given
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"{type(self).__name__} needs at least 2 classes in y, got 1 class: {self.classes_[0]!r}."
+                )
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y must hold labels of the first fit, {self.classes_}, got {unknown}.")
+        return np.eye(len(self.classes_))[np.searchsorted(self.classes_, y)]
+
+    def _row_weights(self, y: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.class_weight is None:
+            return weights
+        y = column_or_1d(y)
+        present = np.unique(y)
+        index = np.searchsorted(present, y)
+        if isinstance(self.class_weight, dict):
+            factors = np.array([self.class_weight.get(label, 1.0) for label in present])
+        else:  # "balanced", where sample weights count as repetitions
+            factors = weights.sum() / (len(present) * np.bincount(index, weights))
+        return weights * factors[index]
+
+    def _target_scaling(self, data: Data) -> Scaling:
+        return identity(data.y.shape[1])
+
+    def _reduce(
+        self, X: ArrayLike, reduce: Callable[[torch.Tensor], torch.Tensor], n_samples: int | None = None
+    ) -> list[NDArray[np.float64]]:
+        """What `reduce` makes of each block's probabilities, (M, S, rows, C)."""
+        blocks = []
+        for _, outputs, state in self._outputs(X, n_samples):
+            with torch_session(), torch.no_grad():
+                probabilities = torch.softmax(outputs * torch.exp(-state.log_factor), -1)
+                blocks.append(to_numpy(reduce(probabilities)))
+        return blocks
