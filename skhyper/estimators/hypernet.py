@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..boundary import check_weights, refuse_unreadable, to_tensor, torch_session
 from ..core.noise.likelihood import NoiseModel
-from ..core.noise.predictor import Predictor
+from ..core.noise.predictor import Predictor, members_waves
 from ..core.noise.procedure import Fit, Holding, State, begin, run
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
@@ -102,7 +102,7 @@ class BaseHypernet(BaseEstimator, ABC):
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "preprocessing": [StrOptions(set(SCALINGS)), None],
+        "preprocessing": [StrOptions(set(SCALINGS) - {None}), None],
         "device": [str],
         "dtype": [StrOptions({"float64", "float32"})],
         "random_state": ["random_state"],
@@ -145,7 +145,7 @@ class BaseHypernet(BaseEstimator, ABC):
         """Outputs of one member with one given noise, (n, O)."""
         x = self._rows(X)
         state = load_state(self._state)
-        waves = None if state.waves is None else tuple(part[member : member + 1] for part in state.waves)
+        waves = members_waves(state.waves, member)
         z = to_tensor(noise)[None, None].to(state.flat.dtype)
         predictor = Predictor(self._model, state.flat[member : member + 1], z, waves)
         with torch_session(), torch.no_grad():
@@ -245,7 +245,14 @@ class BaseHypernet(BaseEstimator, ABC):
         refuse_unreadable(X=x, y=y)
         try:
             return validate_data(
-                self, x, y, reset=reset, dtype=np.float64, multi_output=True, y_numeric=self._y_numeric, ensure_min_samples=2 if reset else 1
+                self,
+                x,
+                y,
+                reset=reset,
+                dtype=np.float64,
+                multi_output=True,
+                y_numeric=self._y_numeric,
+                ensure_min_samples=2 if reset else 1,
             )
         except ValueError as error:
             if "could not convert string" in str(error) or "NaN" in str(error):
@@ -281,9 +288,7 @@ class BaseHypernet(BaseEstimator, ABC):
                     self._noise_model(data.y.shape[1]),
                 )
                 scaling = SCALINGS[self.preprocessing](own.x, own.weight)
-                state = begin(
-                    model, self.n_estimators, self.n_samples, scaling, self._target_scaling(own), generator
-                )
+                state = begin(model, self.n_estimators, self.n_samples, scaling, self._target_scaling(own), generator)
                 self.t_ = 0
             like = torch.empty(0, dtype=getattr(torch, self.dtype), device=resolve_device(self.device))
             optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
@@ -296,7 +301,9 @@ class BaseHypernet(BaseEstimator, ABC):
         self._model, self._state = model, dump_state(fit.state)
         if keep_optimizer:
             self._optimizer = to_arrays(fit.optimizer)
-        curves = [np.array([float(getattr(r, name).mean()) for r in fit.curve]) for name in ("loss", "held_out", "spread")]
+        curves = [
+            np.array([float(getattr(r, name).mean()) for r in fit.curve]) for name in ("loss", "held_out", "spread")
+        ]
         if again:
             old = (self.loss_curve_, self.validation_loss_curve_, self.weight_spread_curve_)
             curves = [np.concatenate(pair) for pair in zip(old, curves, strict=True)]

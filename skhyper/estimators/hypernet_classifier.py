@@ -136,9 +136,9 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
             Fitted.
         """
         self._given_classes = None if classes is None else np.unique(classes)
-        if self._given_classes is not None and hasattr(self, "_state"):
-            if not np.array_equal(self._given_classes, self.classes_):
-                raise ValueError(f"classes must be those of the first call, {self.classes_}, got {self._given_classes}.")
+        again = self._given_classes is not None and hasattr(self, "_state")
+        if again and not np.array_equal(self._given_classes, self.classes_):
+            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {self._given_classes}.")
         try:
             return self._partial_fit(X, y, sample_weight)
         finally:
@@ -159,7 +159,8 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
         y : ndarray of shape (n_samples,)
             Labels.
         """
-        return self.classes_[self.predict_proba(X, n_samples).argmax(1)]
+        best = self.predict_proba(X, n_samples).argmax(1)
+        return self.classes_[best]
 
     def predict_proba(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[np.float64]:
         """Predict probabilities: the mean over members and draws of their softmaxes.

@@ -1,6 +1,7 @@
 """From the words of HypernetRegressor and HypernetClassifier to configurations of the core."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -58,7 +59,7 @@ def resolve_generator(estimator: Any, sizes: tuple[int, ...]) -> Generator:
     hidden = layer_sizes(estimator.hypernet_hidden_layer_sizes, "hypernet_hidden_layer_sizes")
     kind = estimator.generator
     if kind == "auto":
-        n_weights = sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+        n_weights = sum((a + 1) * b for a, b in pairwise(sizes))
         kind = "full" if n_weights * (int(estimator.noise_dim), *hidden)[-1] <= MAX_FULL else "low_rank"
     if kind == "none":
         return PointGenerator(1)

@@ -35,6 +35,4 @@ def dump_state(state: State) -> dict[str, Any]:
 def load_state(stored: dict[str, Any]) -> State:
     """The inverse of `dump_state`."""
     values = {name: to_tensors(value) for name, value in stored.items()}
-    return State(
-        **{name: Scaling(*value) if name.endswith("scaling") else value for name, value in values.items()}
-    )
+    return State(**{name: Scaling(*value) if name.endswith("scaling") else value for name, value in values.items()})

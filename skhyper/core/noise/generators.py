@@ -143,7 +143,9 @@ class FullGenerator(Generator):
         size, precision = shape.n_in * shape.n_out, shape.n_in * float(h)
         return {
             f"{name}.dw": Block((h, size), scale / sqrt(shape.n_in * h), rate=rate, precision=precision),
-            f"{name}.db": Block((h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * self.spread_rate / sqrt(h), precision=h),
+            f"{name}.db": Block(
+                (h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * self.spread_rate / sqrt(h), precision=h
+            ),
         }
 
     def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
@@ -188,7 +190,9 @@ class LowRankGenerator(Generator):
         rate = self.spread_rate
         return {
             f"{name}.c": Block((h, r), 1 / sqrt(h), rate=rate / sqrt(h), precision=h),
-            f"{name}.u": Block((shape.n_in, r), 1 / sqrt(shape.n_in), rate=rate / sqrt(shape.n_in), precision=shape.n_in),
+            f"{name}.u": Block(
+                (shape.n_in, r), 1 / sqrt(shape.n_in), rate=rate / sqrt(shape.n_in), precision=shape.n_in
+            ),
             f"{name}.v": Block((r, shape.n_out), scale / sqrt(r), rate=rate / sqrt(r), precision=r),
             f"{name}.db": Block((h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * rate / sqrt(h), precision=h),
         }

@@ -33,16 +33,14 @@ class Predictor:
         m, s = self.bank.shape[:2]
         out = x.new_empty(m, s, len(x), network.n_outputs)
         for member in range(m):
-            waves = None if self.waves is None else tuple(part[member : member + 1] for part in self.waves)
+            waves = members_waves(self.waves, member)
             for draws, call in self.functions(member):
                 widest = max(network.hidden, default=1) * (draws.stop - draws.start)
                 rows = max(16, MAX_ACTIVATIONS // widest)
                 for start in range(0, len(x), rows):
                     block = x[start : start + rows]
-                    values = call(block)
-                    if waves is not None:
-                        values = values + network.prior(waves, block[None])  # type: ignore[arg-type]
-                    out[member, draws, start : start + rows] = values
+                    prior = network.prior(waves, block[None])
+                    out[member, draws, start : start + rows] = call(block) if prior is None else call(block) + prior
         return out
 
     def functions(self, member: int) -> Iterator[tuple[slice, "Block"]]:
@@ -58,6 +56,14 @@ class Predictor:
             skip = parts["skip"][0] if network.skip else None
             block = Block([(w[0], b[0]) for w, b in layers], scales, skip, network.activation)
             yield slice(start, start + z.shape[1]), block
+
+
+def members_waves(waves: Waves | None, member: int) -> Waves | None:
+    """The prior function of one member."""
+    if waves is None:
+        return None
+    frequencies, phases, amplitudes = (part[member : member + 1] for part in waves)
+    return frequencies, phases, amplitudes
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ class Holding:
     share: float = 0.0
     n_given: int = 0
 
-    def rows(self, data: Data, n_members: int, categorical: bool, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def rows(
+        self, data: Data, n_members: int, categorical: bool, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
         """Training and held-out rows of each member."""
         n = len(data.x) - self.n_given
         everything = torch.arange(n).expand(n_members, n)
@@ -99,8 +101,11 @@ def begin(
 
 def cast(state: State, like: Tensor) -> State:
     """The state on another device or in another precision; scalings stay where they are."""
-    waves = None if state.waves is None else tuple(part.to(like) for part in state.waves)
-    return state._replace(flat=state.flat.to(like), bank=state.bank.to(like), waves=waves)  # type: ignore[arg-type]
+    state = state._replace(flat=state.flat.to(like), bank=state.bank.to(like))
+    if state.waves is None:
+        return state
+    frequencies, phases, amplitudes = (part.to(like) for part in state.waves)
+    return state._replace(waves=(frequencies, phases, amplitudes))
 
 
 def run(

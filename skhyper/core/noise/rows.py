@@ -13,11 +13,6 @@ class Data(NamedTuple):
     y: Tensor
     weight: Tensor
 
-    def positive(self) -> "Data":
-        """Without the rows of weight zero."""
-        keep = self.weight > 0
-        return self if bool(keep.all()) else Data(*(values[keep] for values in self))
-
     def distinct(self) -> "Data":
         """Each row once, sorted, its weights added up: repeated rows and integer weights become the same numbers."""
         rows, index = torch.unique(torch.cat([self.x, self.y], 1), dim=0, return_inverse=True)

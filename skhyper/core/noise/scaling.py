@@ -27,16 +27,11 @@ class Scaling(NamedTuple):
 
 
 def weighted_quantile(x: Tensor, weight: Tensor, q: float) -> Tensor:
-    """Quantiles of columns, (p,); weights are numbers of repetitions, interpolated linearly as numpy's are."""
+    """Quantiles of columns, (p,): the smallest value up to which lies the share q of the weight."""
     order = x.argsort(0)
-    ordered = x.gather(0, order)
-    mass = weight[order].cumsum(0)  # the rows up to here
-    position = q * (mass[-1] - 1).clamp_min(0.0)  # of len - 1 steps between repeated rows
-    low = (mass <= position.floor()).sum(0).clamp_max(len(x) - 1)
-    high = (mass <= position.floor() + 1).sum(0).clamp_max(len(x) - 1)
-    columns = torch.arange(x.shape[1])
-    a, b = ordered[low, columns], ordered[high, columns]
-    return a + (b - a) * (position - position.floor())
+    share = weight[order].cumsum(0) / weight.sum()
+    rank = (share < q - 1e-12).sum(0, keepdim=True).clamp_max(len(x) - 1)
+    return x.gather(0, order).gather(0, rank)[0]
 
 
 def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +48,7 @@ def robust_scaling(x: Tensor, weight: Tensor) -> Scaling:
     """Median, interquartile range, smooth clip."""
     median, low, high = (weighted_quantile(x, weight, q) for q in (0.5, 0.25, 0.75))
     iqr, width = (high - low) / 1.349, (x.amax(0) - x.amin(0)) / 2
-    scale = torch.where(iqr > 1e-8 * width, iqr, width)
+    scale = torch.where(iqr > 0, iqr, width)
     return Scaling(median, _inverse(scale), CLIP)
 
 

@@ -26,6 +26,9 @@ Waves = tuple[Tensor, Tensor, Tensor]
 # A member that diverges goes on from its best weights with its learning rate times this.
 ROLLBACK_RATE = 0.3
 
+# Numbers in the activations of a layer where held-out rows are judged.
+MAX_ACTIVATIONS = 2**23
+
 
 @dataclass(frozen=True)
 class Model:
@@ -281,5 +284,8 @@ class Trainer:
 def held_out_outputs(
     model: Model, x: Tensor, held: Tensor, parts: dict[str, Tensor], z: Tensor, waves: Waves | None
 ) -> Tensor:
-    """Outputs at each member's held-out rows: (M, G, n_val, O)."""
-    return model.network.outputs(parts, x[held], z, waves)
+    """Outputs at each member's held-out rows, a few draws at a time: (M, G, n_val, O)."""
+    width = max(model.network.hidden, default=1)
+    size = max(1, MAX_ACTIVATIONS // (held.numel() * width))
+    own = x[held]
+    return torch.cat([model.network.outputs(parts, own, draws, waves) for draws in z.split(size, 1)], 1)
