@@ -301,9 +301,8 @@ class BaseHypernet(BaseEstimator, ABC):
         self._model, self._state = model, dump_state(fit.state)
         if keep_optimizer:
             self._optimizer = to_arrays(fit.optimizer)
-        curves = [
-            np.array([float(getattr(r, name).mean()) for r in fit.curve]) for name in ("loss", "held_out", "spread")
-        ]
+        names = ("loss", "held_out", "spread")
+        curves = [np.array([float(getattr(record, name).mean()) for record in fit.curve]) for name in names]
         if again:
             old = (self.loss_curve_, self.validation_loss_curve_, self.weight_spread_curve_)
             curves = [np.concatenate(pair) for pair in zip(old, curves, strict=True)]
@@ -314,9 +313,9 @@ class BaseHypernet(BaseEstimator, ABC):
         self.n_rollbacks_ = fit.n_rollbacks
         if fit.n_rollbacks:
             warnings.warn(
-                f"The loss was not finite {fit.n_rollbacks} time(s); the members concerned went on from their best weights "
-                f"with a smaller learning rate. Lower learning_rate_init (now {self.learning_rate_init}) or look for "
-                "outliers in y.",
+                f"The loss was not finite {fit.n_rollbacks} time(s); the members concerned went on from their best "
+                f"weights with a smaller learning rate. Lower learning_rate_init (now {self.learning_rate_init}) or look "
+                "for outliers in y.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -240,7 +240,7 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
             self.classes_ = np.unique(y) if given is None else given
             if len(self.classes_) < 2:
                 raise ValueError(
-                    f"{type(self).__name__} needs at least 2 classes in y, got 1 class: {self.classes_[0]!r}."
+                    f"{type(self).__name__} needs at least 2 classes in y, got 1 class: {self.classes_.tolist()}."
                 )
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):

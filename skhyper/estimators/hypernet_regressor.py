@@ -314,9 +314,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         """
         check_is_fitted(self)
         random = check_random_state(random_state)
-        members = random.randint(len(self._state["flat"]), size=n)
-        noise = random.standard_normal((n, self._state["bank"].shape[2]))
-        return [_Function(self, int(m), z) for m, z in zip(members, noise, strict=True)]
+        n_members, noise_dim = len(self._state["flat"]), self._state["bank"].shape[2]
+        return [_Function(self, random.randint(n_members), random.standard_normal(noise_dim)) for _ in range(n)]
 
     def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
         """Split the predictive variance.

@@ -19,7 +19,7 @@ from skhyper.core.noise.training import Rows, Settings, Trainer
 DEALINGS = pytest.mark.parametrize("dealing", list(Dealing))
 NOISES = {
     "homoscedastic": Homoscedastic(2),
-    "heteroscedastic": Heteroscedastic(2),
+    "heteroscedastic": Heteroscedastic(2, evenness=0.0),
     "squared": FixedScale(2),
     "classes": Categorical(2),
 }
@@ -93,6 +93,14 @@ def test_log_densities_are_those_of_scipy():
     np.testing.assert_allclose(
         FixedScale(2).log_density(parts, outputs[..., :2], y), -(y - outputs[..., :2]).square().sum(-1)
     )
+
+
+def test_importance_follows_the_noise_of_the_row_and_has_no_gradient():
+    outputs = normal(2, 3, 4, 2).requires_grad_()
+    noise = Heteroscedastic(1, evenness=0.5)
+    torch.testing.assert_close(noise.importance(outputs), noise.offset(outputs.detach())[..., 0].exp())
+    assert not noise.importance(outputs).requires_grad
+    assert torch.equal(Heteroscedastic(1, evenness=0.0).importance(outputs), torch.ones(2, 3, 4).double())
 
 
 @DEALINGS

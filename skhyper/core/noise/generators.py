@@ -14,6 +14,7 @@ weights have the variance that W0 would have had.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Generator(ABC):
         """Parameters of the hidden network."""
         sizes = (self.noise_dim, *self.hidden)
         blocks = {"noise.scale": Block((), center=SOFTPLUS_ONE)} if self.scale_input else {}
-        for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (n_in, n_out) in enumerate(pairwise(sizes)):
             blocks[f"noise.{i}.w"] = Block((n_in, n_out), std=sqrt(2 / n_in), rate=1 / sqrt(n_in), precision=n_in)
             blocks[f"noise.{i}.b"] = Block((n_out,), rate=0.1)
         return blocks
@@ -185,7 +186,7 @@ class LowRankGenerator(Generator):
 
     def perturbation_blocks(self, name: str, shape: LayerShape) -> Mapping[str, Block]:
         """C, U, V, and D of the biases."""
-        h, r = self.n_features, self.rank
+        h, r, n = self.n_features, self.rank, shape.n_in
         scale = self._relative_spread() * shape.gain
         rate = self.spread_rate
         return {

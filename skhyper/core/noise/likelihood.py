@@ -52,6 +52,10 @@ class NoiseModel(ABC):
         """What is added to the loss of a row: (M, G, R), or (1, 1, 1)."""
         return outputs.new_zeros(1, 1, 1)
 
+    def importance(self, outputs: Tensor) -> Tensor:
+        """What the loss of a row is multiplied by, without a gradient: (M, G, R), or (1, 1, 1)."""
+        return outputs.new_ones(1, 1, 1)
+
 
 @dataclass(frozen=True)
 class Homoscedastic(NoiseModel):
@@ -101,10 +105,15 @@ class Heteroscedastic(Homoscedastic):
         Weight of the mean square of that function in the loss.
     width : float
         It is width * tanh(output / width): within a factor exp(width) of the learned sigma.
+    evenness : float
+        The loss of a row is multiplied by (sigma(x) / sigma)^(2 evenness), held constant: 0 is the likelihood, under
+        which rows that fit badly are given up as noise; 1 gives all residuals the weight that they have in least
+        squares (Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation", 2022).
     """
 
     shrinkage: float = 0.05
     width: float = 2.0
+    evenness: float = 0.5
 
     @property
     def n_outputs(self) -> int:
@@ -118,6 +127,10 @@ class Heteroscedastic(Homoscedastic):
     def log_sigma(self, parts: Parts, outputs: Tensor) -> Tensor:
         """log sigma of each row and draw."""
         return (parts["log_sigma"][:, None, None] + self.offset(outputs)).clamp_min(self.log_floor)
+
+    def importance(self, outputs: Tensor) -> Tensor:
+        """(sigma(x) / sigma)^(2 evenness)."""
+        return torch.exp(2 * self.evenness * self.offset(outputs.detach()).mean(-1))
 
     def penalty(self, parts: Parts, outputs: Tensor) -> Tensor:
         """The shrinkage."""

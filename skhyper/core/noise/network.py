@@ -8,6 +8,7 @@ where there are no data, members go on disagreeing as their priors do. Shapes as
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -72,8 +73,7 @@ class StochasticMLP:
         last = len(sizes) - 2
         gain = 1.0 if self.activation == "tanh" else sqrt(2.0)
         return [
-            LayerShape(n_in, n_out, 1.0 if i in (0, last) else gain)
-            for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False))
+            LayerShape(n_in, n_out, 1.0 if i in (0, last) else gain) for i, (n_in, n_out) in enumerate(pairwise(sizes))
         ]
 
     @property

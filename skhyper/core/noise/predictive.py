@@ -105,7 +105,7 @@ def variance_parts(mixture: Mixture, n_members: int) -> Parts:
 
 
 def entropy_parts(probabilities: Tensor) -> Parts:
-    """Entropies in nats from (M, n, C): of the mean, mean of the members', and their difference (mutual information)."""
+    """Entropies in nats from (M, n, C): of the mean, mean of the members', and the difference, mutual information."""
     total, own = entropy(probabilities.mean(0)), entropy(probabilities).mean(0)
     return Parts(total, own, (total - own).clamp_min(0.0))
 

@@ -1,6 +1,6 @@
 """Outputs of fitted members for the draws of a noise bank: explicit weights, blocks of draws and of rows.
 
-The weights of a draw are formed once and serve all rows, so that a prediction does not depend on what else is predicted.
+The weights of a draw are formed once and serve all rows: a prediction does not depend on what else is predicted.
 """
 
 from collections.abc import Iterator

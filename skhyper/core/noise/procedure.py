@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .dealing import hold_out
-from .likelihood import Categorical, Homoscedastic, marginal
+from .likelihood import Categorical, FixedScale, Homoscedastic, marginal
 from .predictive import best_log_factor
 from .rows import Data
 from .scaling import Scaling, moments
@@ -149,8 +149,10 @@ def run(
     trained = trainer.run(work.flat, watch, optimizer)
     fitted = work._replace(flat=trained.flat)
     factor = state.log_factor
-    if held_rows is not None:
-        factor = calibrate(model, fitted, rows, held_rows.to(device)).cpu()
+    # The squared loss knows no sigma: without held-out rows it is that of the training rows.
+    judges = train_rows if held_rows is None and isinstance(model.noise, FixedScale) else held_rows
+    if judges is not None:
+        factor = calibrate(model, fitted, rows, judges.to(device)).cpu()
     back = torch.empty(0, dtype=torch.float64)
     return Fit(cast(fitted, back)._replace(log_factor=factor), trained.curve, trained.n_rollbacks, trained.optimizer)
 

@@ -176,10 +176,12 @@ class Trainer:
         outputs = self.model.network.forward(parts, x, self.noise(g), prior, self.generator)
         log_p = self.model.noise.log_density(parts, outputs, y)
         penalty = self.model.noise.penalty(parts, outputs)
+        importance = self.model.noise.importance(outputs)
         if repeated:
-            loss = (weight[:, 0] * (penalty.mean(1) - marginal(log_p, self.settings.exponent))).mean(1)
+            row = penalty.mean(1) - importance.mean(1) * marginal(log_p, self.settings.exponent)
+            loss = (weight[:, 0] * row).mean(1)
         else:
-            loss = (weight * (penalty - log_p)).mean((1, 2))
+            loss = (weight * (penalty - importance * log_p)).mean((1, 2))
         if self.settings.decoupled:
             return loss
         scale = 0.5 * self.settings.alpha / self.n_effective
