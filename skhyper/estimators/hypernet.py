@@ -35,31 +35,6 @@ TEXT_HINT = (
 MAX_OUTPUTS = 2**23
 
 
-# The settings of Sheikh et al. (2017) that regression and classification share, and what they leave open.
-PAPER: dict[str, Any] = {
-    "activation": "relu",
-    "generator": "full",
-    "residual": False,
-    "noise_dim": 20,
-    "hypernet_hidden_layer_sizes": (100, 50),
-    "hypernet_dropout": 0.5,
-    "input_noise": 0.5,
-    "objective": 0.0,
-    "n_train_samples": 1,
-    "draws": "row",
-    "n_samples": 100,
-    "n_estimators": 1,
-    "prior_scale": 0.0,
-    "alpha": 0.0,
-    "learning_rate_init": 0.01,
-    "learning_rate": "constant",
-    "batch_size": 1,
-    "max_iter": 2000,
-    "early_stopping": False,
-    "preprocessing": "standard",
-}
-
-
 class Uncertainty(NamedTuple):
     """Total uncertainty and its parts."""
 
@@ -314,8 +289,8 @@ class BaseHypernet(BaseEstimator, ABC):
         if fit.n_rollbacks:
             warnings.warn(
                 f"The loss was not finite {fit.n_rollbacks} time(s); the members concerned went on from their best "
-                f"weights with a smaller learning rate. Lower learning_rate_init (now {self.learning_rate_init}) or look "
-                "for outliers in y.",
+                f"weights with a smaller learning rate. Lower learning_rate_init (now {self.learning_rate_init}) or "
+                "look for outliers in y.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

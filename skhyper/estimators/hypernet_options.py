@@ -32,6 +32,30 @@ SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
     None: no_scaling,
 }
 
+# The settings of Sheikh et al. (2017) that regression and classification share, and what they leave open.
+PAPER: dict[str, Any] = {
+    "activation": "relu",
+    "generator": "full",
+    "residual": False,
+    "noise_dim": 20,
+    "hypernet_hidden_layer_sizes": (100, 50),
+    "hypernet_dropout": 0.5,
+    "input_noise": 0.5,
+    "objective": 0.0,
+    "n_train_samples": 1,
+    "draws": "row",
+    "n_samples": 100,
+    "n_estimators": 1,
+    "prior_scale": 0.0,
+    "alpha": 0.0,
+    "learning_rate_init": 0.01,
+    "learning_rate": "constant",
+    "batch_size": 1,
+    "max_iter": 2000,
+    "early_stopping": False,
+    "preprocessing": "standard",
+}
+
 
 def layer_sizes(values: Any, name: str) -> tuple[int, ...]:
     """Sizes of hidden layers, checked.

@@ -18,7 +18,8 @@ from ..core.noise.predictive import Mixture, variance_parts
 from ..core.noise.procedure import State, target_scaling
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
-from .hypernet import PAPER, BaseHypernet, Uncertainty
+from .hypernet import BaseHypernet, Uncertainty
+from .hypernet_options import PAPER
 from .hypernet_state import load_state
 
 # The smallest standard deviation, in the unit of y.
@@ -32,7 +33,156 @@ NOISE_MODELS: dict[str, type[NoiseModel]] = {
 
 
 class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
-    """DOC"""
+    """Regression with predictive distributions, by networks whose weights are generated from noise.
+
+    A hypernetwork g turns noise z ~ N(0, I) into the weights of a main network f, and each of M members minimises
+
+        (1/n) sum_i s_i [-(1/a) log (1/K) sum_k p(y_i | f(x_i; g(z_k)))^a] + alpha / (2 n) sum_j c_j w_j^2
+
+    over its training rows, with K draws a step, p Gaussian, s_i the sample weights (mean 1) and c_j the number of
+    inputs of the layer that w_j belongs to. The predictive distribution is the mixture over members and over draws of a
+    noise bank that is fixed at fit: predictions are deterministic and do not depend on the other rows.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(50,)
+        Units of the main network's hidden layers, at least 1 each; empty: a linear model.
+    activation : {"relu", "silu", "tanh", "gelu"}, default="silu"
+        Of the main network's hidden layers.
+    generator : {"auto", "full", "low_rank", "none"}, default="auto"
+        How noise becomes weights. "full": every weight has its own linear form of the hypernetwork's last features;
+        "low_rank": draws differ along `noise_dim` directions in each layer; "auto": "full" as long as that is small;
+        "none": no noise, the plain network trained by the same means.
+    residual : bool, default=True
+        Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
+        linear skip. False: the hypernetwork must make all of the weights.
+    noise_dim : int, default=8
+        Entries of the noise, at least 1.
+    hypernet_hidden_layer_sizes : array-like of int, default=()
+        Units of the hidden layers between noise and weights; empty: weights are affine in the noise.
+    hypernet_dropout : float, default=0.0
+        Share in [0, 1) of these units that is dropped in training.
+    input_noise : float, default=0.0
+        Start of the learned scale of Gaussian noise on the scaled X in training; 0: none.
+    objective : float, default=0.5
+        The exponent a in [0, 1]. 1 is the marginal likelihood of each row, 0 the mean log likelihood over draws,
+        whose optimum is a single weight vector.
+    n_train_samples : int, default=4
+        K, draws of the weights in a training step.
+    draws : {"shared", "dealt", "row"}, default="shared"
+        "shared": each of the K draws sees the whole minibatch; "dealt": the minibatch is dealt out over them; "row":
+        each row has a draw of its own. The last two leave one draw a row, so that `objective` has no say.
+    n_samples : int, default=16
+        Draws of each member that predictions average, at least 1; made once, at fit.
+    noise_model : {"homoscedastic", "heteroscedastic", "squared"}, default="heteroscedastic"
+        Standard deviation of the Gaussian p. "homoscedastic": one for each target and member; "heteroscedastic": that
+        times a function of the row that is shrunk to 1; "squared": squared error, with the standard deviation found
+        after training.
+    min_std : float, default=0.0
+        Smallest standard deviation of the observation noise, in the unit of y: half the step of a rounded target.
+    n_estimators : int, default=4
+        M, members: networks with their own initial weights, held-out rows and prior functions.
+    prior_scale : float, default=0.1
+        Standard deviation of the members' fixed random prior functions, in units of the scaled target (the logits).
+        They keep members apart where there are no data.
+    alpha : float, default=0.02
+        Precision of the Gaussian prior of the weights, in [0, inf).
+    solver : {"adam", "sgd"}, default="adam"
+        Optimiser; "sgd" has a momentum of 0.9.
+    learning_rate_init : float, default=0.05
+        Largest learning rate, of weights in units of their prior's standard deviation at alpha = 1.
+    learning_rate : {"cosine", "constant"}, default="cosine"
+        How it goes on: down to zero along a cosine, after a short rise, or not at all.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
+        power of two from 32 to 256.
+    max_iter : int or "auto", default="auto"
+        Passes through the rows. "auto": 200 updates for at most 100 distinct rows, else 200 passes, but no less than
+        3,000 and no more than 20,000 updates.
+    early_stopping : bool or "auto", default="auto"
+        Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
+        its probabilities). "auto": for more than 100 distinct rows.
+    validation_fraction : float, default=0.1
+        Share of rows in (0, 1) that each member holds out.
+    preprocessing : {"robust", "standard"} or None, default="robust"
+        Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
+        deviation; None: X as it is. y is always scaled to mean 0 and standard deviation 1.
+    device : str, default="cpu"
+        Where training runs: "cpu", "cuda", ..., or "auto": CUDA where there is any.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of training.
+    random_state : int, RandomState instance or None, default=None
+        Seed of everything that is drawn, the noise that predictions use included.
+    verbose : int, default=0
+        1: a line for each evaluation.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights and the scaling of the last one.
+
+    Attributes
+    ----------
+    loss_curve_ : ndarray of shape (n_evaluations,)
+        Training loss, mean over members and over the steps since the last evaluation.
+    validation_loss_curve_ : ndarray of shape (n_evaluations,)
+        Loss of held-out rows, mean over members; nan without.
+    weight_spread_curve_ : ndarray of shape (n_evaluations,)
+        Mean over the weights of their standard deviation over 10 draws.
+    n_iter_ : int
+        Passes through the training rows.
+    t_ : int
+        Updates.
+    n_rollbacks_ : int
+        How often a member's loss was not finite in the last fit.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string names.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range or does not go with the data, or X or y hold NaN, infinity or strings.
+    TypeError
+        If X or y are masked arrays or hold dates.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a member's loss was not finite; it went on from its best weights.
+
+    See Also
+    --------
+    HypernetClassifier : For labels.
+
+    Notes
+    -----
+    With at most 100 distinct rows training is full batch with draws shared and nothing held out, on rows sorted and
+    made distinct: then integer weights equal repeated rows exactly, and the order of rows has no influence.
+
+    The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
+    noise model. Only what members disagree about is epistemic.
+
+    One training step costs about M K times that of the main network with shared draws, M times with dealt ones.
+
+    References
+    ----------
+    .. [1] A.-S. Sheikh, K. Rasul, A. Merentitis and U. Bergmann, "Stochastic maximum likelihood optimization via
+       hypernetworks", 2017.
+    .. [2] I. Osband, J. Aslanides and A. Cassirer, "Randomized prior functions for deep reinforcement learning", 2018.
+    .. [3] D. Holzmueller, L. Grinsztajn and I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
+       on tabular data", 2024.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_friedman1
+    >>> from skhyper import HypernetRegressor
+    >>> X, y = make_friedman1(80, noise=1.0, random_state=0)
+    >>> model = HypernetRegressor(random_state=0).fit(X, y)
+    >>> mean, std = model.predict(X, return_std=True)
+    >>> model.predict_interval(X, coverage=0.9).shape
+    (80, 2)
+    >>> float(model.score(X, y)) > 0.8
+    True
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseHypernet._parameter_constraints,
@@ -56,11 +206,11 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         n_train_samples: int = 4,
         draws: str = "shared",
         n_samples: int = 16,
-        noise_model: str = "homoscedastic",
+        noise_model: str = "heteroscedastic",
         min_std: float = 0.0,
         n_estimators: int = 4,
         prior_scale: float = 0.1,
-        alpha: float = 1.0,
+        alpha: float = 0.02,
         solver: str = "adam",
         learning_rate_init: float = 0.05,
         learning_rate: str = "cosine",

@@ -191,9 +191,7 @@ class LowRankGenerator(Generator):
         rate = self.spread_rate
         return {
             f"{name}.c": Block((h, r), 1 / sqrt(h), rate=rate / sqrt(h), precision=h),
-            f"{name}.u": Block(
-                (shape.n_in, r), 1 / sqrt(shape.n_in), rate=rate / sqrt(shape.n_in), precision=shape.n_in
-            ),
+            f"{name}.u": Block((n, r), 1 / sqrt(n), rate=rate / sqrt(n), precision=n),
             f"{name}.v": Block((r, shape.n_out), scale / sqrt(r), rate=rate / sqrt(r), precision=r),
             f"{name}.db": Block((h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * rate / sqrt(h), precision=h),
         }
