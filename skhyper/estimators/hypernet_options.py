@@ -23,8 +23,9 @@ SMALL_STEPS = 200
 # Numbers in a full generator above which "auto" takes low rank.
 MAX_FULL = 2**19
 
-# Updates of "auto", and the passes that it aims at in between.
-MIN_STEPS, MAX_STEPS, PASSES = 3000, 20000, 200
+# Passes of "auto", and the bounds of its updates; the lower one is smaller for few rows.
+PASSES = 200
+MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 6000, 20000, 20
 
 SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
     "robust": robust_scaling,
@@ -133,7 +134,9 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
     if one_pass:
         n_steps = per_pass
     elif estimator.max_iter == "auto":
-        n_steps = SMALL_STEPS if small else int(np.clip(PASSES * per_pass, MIN_STEPS, MAX_STEPS))
+        n_steps = (
+            SMALL_STEPS if small else int(np.clip(PASSES * per_pass, min(MIN_STEPS, STEPS_PER_ROW * n_rows), MAX_STEPS))
+        )
     else:
         n_steps = int(estimator.max_iter) * per_pass
     stochastic = estimator.generator != "none"

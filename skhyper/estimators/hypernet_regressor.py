@@ -98,7 +98,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
         Passes through the rows. "auto": 200 updates for at most 100 distinct rows, else 200 passes, but no less than
-        3,000 and no more than 20,000 updates.
+        6,000 updates (20 for each row, if that is less) and no more than 20,000.
     early_stopping : bool or "auto", default="auto"
         Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
         its probabilities). "auto": for more than 100 distinct rows.

@@ -55,7 +55,7 @@ def test_the_loss_is_its_formula():
     job, flat = trainer(exponent=0.5, alpha=2.0)
     index = job.train_rows[:, :6]
     job.generator.manual_seed(0)
-    loss = job.loss(flat, index)
+    loss = job.loss(flat, index) + job.penalty(flat)
     job.generator.manual_seed(0)
     z, parts, network = job.noise(3), job.layout.split(flat), job.model.network
     for m in range(2):
@@ -65,7 +65,7 @@ def test_the_loss_is_its_formula():
         sigma = own["log_sigma"][0].exp()
         log_p = torch.distributions.Normal(outputs, sigma).log_prob(job.rows.y[index[m]]).sum(-1)
         row = -2 * torch.log(torch.exp(0.5 * log_p).mean(0))
-        prior = 2.0 / (2 * 18) * (flat[m].square() * job.precisions).sum()
+        prior = 2.0 / (2 * 18) * (flat[m].square() * job.layout.spread("precision")).sum()
         assert loss[m] == pytest.approx(float((job.rows.weight[index[m]] * row).mean() + prior), rel=1e-12)
 
 

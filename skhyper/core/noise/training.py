@@ -65,6 +65,8 @@ class Settings:
         Of weights in the scale of their prior.
     schedule : str
         "cosine": down to zero; "constant".
+    warmup : float
+        Share of the steps over which the rate rises; only with "cosine".
     alpha : float
         Precision of the prior.
     exponent : float
@@ -77,8 +79,10 @@ class Settings:
         Lines in the curves.
     n_eval_draws : int
         Draws by which held-out rows are judged.
-    averaging : float
-        Share of the steps so far over which weights are averaged; 0: none.
+    optimizer : str
+        "adam", or "sgd": with momentum beta1.
+    beta1, beta2 : float
+        Decay of the moments.
     """
 
     n_steps: int
@@ -92,11 +96,9 @@ class Settings:
     dealing: Dealing = Dealing.SHARED
     n_evaluations: int = 50
     n_eval_draws: int = 16
-    averaging: float = 0.0
     optimizer: str = "adam"
     beta1: float = 0.9
     beta2: float = 0.98
-    decoupled: float = 0.0
 
 
 class Record(NamedTuple):
@@ -134,7 +136,9 @@ class Trainer:
         layout, like = self.model.layout, self.rows.x
         self.layout = layout
         self.rates = layout.spread("rate").to(like)
-        self.precisions = layout.spread("precision").to(like)
+        self.decay = layout.spread("precision").to(like) * (self.settings.alpha / self.n_effective)
+        self.packed = torch.cat([self.rows.x, self.rows.y, self.rows.weight[:, None]], 1)
+        self.widths = [self.rows.x.shape[1], self.rows.y.shape[1], 1]
         n_train = self.train_rows.shape[1]
         self.full_batch = self.settings.batch_size >= n_train
         batch = n_train if self.full_batch else self.settings.batch_size
@@ -162,16 +166,16 @@ class Trainer:
             yield self.train_rows
 
     def loss(self, flat: Tensor, index: Tensor) -> Tensor:
-        """The members' losses, (M,), on rows (M, B)."""
+        """The members' losses on rows (M, B), without the prior: (M,)."""
         g, r, repeated = self.groups
         if not repeated:
             index = index[:, : g * r]
         member = torch.arange(self.n_members, device=index.device)[:, None]
         parts = self.layout.split(flat)
-        x, y, weight = (values[index] for values in self.rows)
+        x, y, weight = self.packed[index].split(self.widths, -1)
         prior = None if self.prior is None else self.prior[member, index]
         shape = (1, r) if repeated else (g, r)
-        x, y, weight = x.unflatten(1, shape), y.unflatten(1, shape), weight.unflatten(1, shape)
+        x, y, weight = x.unflatten(1, shape), y.unflatten(1, shape), weight[..., 0].unflatten(1, shape)
         prior = None if prior is None else prior.unflatten(1, shape)
         outputs = self.model.network.forward(parts, x, self.noise(g), prior, self.generator)
         log_p = self.model.noise.log_density(parts, outputs, y)
@@ -182,10 +186,11 @@ class Trainer:
             loss = (weight[:, 0] * row).mean(1)
         else:
             loss = (weight * (penalty - importance * log_p)).mean((1, 2))
-        if self.settings.decoupled:
-            return loss
-        scale = 0.5 * self.settings.alpha / self.n_effective
-        return loss + scale * (flat.square() * self.precisions).sum(1)
+        return loss
+
+    def penalty(self, flat: Tensor) -> Tensor:
+        """Minus the log prior of each member over n, (M,)."""
+        return 0.5 * self.decay @ flat.square().T
 
     def held_out_loss(self, flat: Tensor, z: Tensor) -> Tensor:
         """Negative log marginal likelihood of each member's held-out rows, (M,)."""
@@ -226,61 +231,87 @@ class Trainer:
     ) -> Trained:
         """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
         settings = self.settings
-        flat = start.clone().requires_grad_()
-        first, second, done = optimizer or (torch.zeros_like(start), torch.zeros_like(start), 0)
-        average = start.clone()
-        best, best_loss = start.clone(), start.new_full((self.n_members,), torch.inf)
-        factor = start.new_ones(self.n_members, 1)
+        walk = Walk.begin(start, optimizer)
         n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
         z_eval, z_spread = self.noise(n_eval), self.noise(10)
         every = max(1, settings.n_steps // settings.n_evaluations)
         curve: list[Record] = []
-        total, n_rollbacks = start.new_zeros(self.n_members), 0
         batches = self.batches()
+        since = 0
         for step in range(settings.n_steps):
-            losses = self.loss(flat, next(batches))
-            (gradient,) = torch.autograd.grad(losses.sum(), flat)
-            with torch.no_grad():
-                total += losses.detach()
-                update = self.direction(gradient, first, second, done + step) * self.rates
-                if settings.decoupled:
-                    update += settings.decoupled * flat * (self.precisions > 0)
-                flat -= self.rate(step) * factor * update
-                if settings.averaging:
-                    average.lerp_(flat, max(1 / (step + 1), 1 / (1 + settings.averaging * (step + 1))))
-                if (step + 1) % every and step + 1 < settings.n_steps:
-                    continue
-                current = average if settings.averaging else flat.detach()
-                held = self.held_out_loss(current, z_eval)
-                sound = torch.isfinite(total) & torch.isfinite(flat).all(1)
-                if self.held_rows is not None:
-                    sound &= torch.isfinite(held)
-                if not bool(sound.all()):
-                    lost = ~sound
-                    n_rollbacks += int(lost.sum())
-                    for values, back in ((flat, best), (average, best)):
-                        values[lost] = back[lost]
-                    first[lost], second[lost] = 0.0, 0.0
-                    factor[lost] *= ROLLBACK_RATE
-                better = sound & (held < best_loss) if self.held_rows is not None else sound
-                best[better] = current[better]
-                best_loss[better] = held[better]
-                n_seen = every if (step + 1) % every == 0 else (step + 1) % every
-                record = Record(step + 1, total / n_seen, held, self.spread(current, z_spread))
-                total = torch.zeros_like(total)
+            self.advance(walk, next(batches), step)
+            since += 1
+            if since == every or step + 1 == settings.n_steps:
+                with torch.no_grad():
+                    held = self.held_out_loss(walk.flat, z_eval)
+                    record = Record(
+                        step + 1, walk.total / since + self.penalty(walk.flat), held, self.spread(walk.flat, z_spread)
+                    )
+                    walk.settle(held, judged=self.held_rows is not None)
+                since = 0
                 curve.append(record)
                 watch(record)
-        return Trained(best, curve, n_rollbacks, (first, second, done + settings.n_steps))
+        return Trained(walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done))
 
-    def direction(self, gradient: Tensor, first: Tensor, second: Tensor, step: int) -> Tensor:
-        """Adam's direction; the moments are updated in place."""
+    def advance(self, walk: "Walk", index: Tensor, step: int) -> None:
+        """One update of all members on rows (M, B)."""
+        losses = self.loss(walk.flat, index)
+        (gradient,) = torch.autograd.grad(losses.sum(), walk.flat)
+        with torch.no_grad():
+            walk.total += losses.detach()
+            gradient += self.decay * walk.flat
+            walk.flat -= self.rate(step) * walk.factor * self.rates * self.direction(gradient, walk)
+
+    def direction(self, gradient: Tensor, walk: "Walk") -> Tensor:
+        """The optimiser's direction; the moments are updated in place."""
         b1, b2 = self.settings.beta1, self.settings.beta2
+        walk.done += 1
         if self.settings.optimizer == "sgd":
-            return first.mul_(b1).add_(gradient)
-        first.lerp_(gradient, 1 - b1)
-        second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
-        scale = (second / (1 - b2 ** (step + 1))).sqrt_().add_(1e-8)
-        return first / scale / (1 - b1 ** (step + 1))
+            return walk.first.mul_(b1).add_(gradient)
+        walk.first.lerp_(gradient, 1 - b1)
+        walk.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
+        scale = (walk.second / (1 - b2**walk.done)).sqrt_().add_(1e-8)
+        return walk.first / scale / (1 - b1**walk.done)
+
+
+@dataclass
+class Walk:
+    """Where a run stands: parameters, the optimiser's moments, and each member's best so far."""
+
+    flat: Tensor
+    first: Tensor
+    second: Tensor
+    done: int
+    best: Tensor
+    best_loss: Tensor  # (M,)
+    factor: Tensor  # (M, 1), of the learning rate
+    total: Tensor  # (M,), losses since the last evaluation
+    n_rollbacks: int = 0
+
+    @classmethod
+    def begin(cls, start: Tensor, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
+        """At `start`, with moments of an earlier run or none."""
+        first, second, done = optimizer or (torch.zeros_like(start), torch.zeros_like(start), 0)
+        m = len(start)
+        losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
+        flat = start.clone().requires_grad_()
+        return cls(flat, first, second, done, start.clone(), losses, factor, start.new_zeros(m))
+
+    def settle(self, held: Tensor, judged: bool) -> None:
+        """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
+        sound = torch.isfinite(self.total) & torch.isfinite(self.flat).all(1)
+        if judged:
+            sound &= torch.isfinite(held)
+        better = sound & (held < self.best_loss) if judged else sound
+        self.best[better] = self.flat.detach()[better]
+        self.best_loss[better] = held[better]
+        self.total = torch.zeros_like(self.total)
+        lost = ~sound
+        if bool(lost.any()):
+            self.n_rollbacks += int(lost.sum())
+            self.flat[lost] = self.best[lost]
+            self.first[lost], self.second[lost] = 0.0, 0.0
+            self.factor[lost] *= ROLLBACK_RATE
 
 
 def held_out_outputs(
