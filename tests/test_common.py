@@ -8,12 +8,12 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skhyper import (
+    HypernetClassifier,
+    HypernetRegressor,
     HyperTrainedLogisticRegression,
     HyperTrainedRidge,
     HyperTrainedRidgeClassifier,
     HyperTrainingSearchCV,
-    HypernetClassifier,
-    HypernetRegressor,
 )
 from skhyper.algorithms import ClosedForm, ImplicitDifferentiation
 from skhyper.estimators.scaling import ColumnScaling

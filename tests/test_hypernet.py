@@ -209,6 +209,7 @@ def test_min_std_is_a_floor():
         {"activation": "tanh"},
         {"hidden_layer_sizes": (8, 6)},
         {"hidden_layer_sizes": 9},
+        {"hidden_layer_sizes": ()},
         {"n_estimators": 3},
         {"n_samples": 3},
         {"dtype": "float32"},

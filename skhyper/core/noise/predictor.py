@@ -3,18 +3,28 @@
 The weights of a draw are formed once and serve all rows: a prediction does not depend on what else is predicted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .network import ACTIVATIONS
 from .training import Model, Waves
 
 # Numbers in the weights of a block of draws, and in the activations of a block of rows.
 MAX_WEIGHTS = 2**24
-MAX_ACTIVATIONS = 2**17
+MAX_ACTIVATIONS = 2**18
+
+# The activations, in place where they can be.
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    **ACTIVATIONS,
+    "relu": torch.relu_,
+    "silu": partial(functional.silu, inplace=True),
+    "tanh": torch.tanh_,
+}
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,10 @@ class Block:
     activation: str
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rows (R, p) -> (G, R, O)."""
-        h = (x if self.scales is None else x * self.scales).expand(len(self.layers[0][0]), -1, -1)
-        for i, (w, b) in enumerate(self.layers):
-            h = torch.baddbmm(b[:, None], h, w)
-            if i + 1 < len(self.layers):
-                h = ACTIVATIONS[self.activation](h)
+        """Rows (R, p) -> (G, R, O); all draws are one product in the first layer."""
+        activation, (w, b) = IN_PLACE[self.activation], self.layers[0]
+        h = x if self.scales is None else x * self.scales
+        h = torch.addmm(b.flatten(), h, w.movedim(0, 1).flatten(1)).unflatten(1, b.shape).transpose(0, 1)
+        for w, b in self.layers[1:]:
+            h = torch.baddbmm(b[:, None], activation(h), w)
         return h if self.skip is None else h + x @ self.skip
