@@ -159,7 +159,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> search = HyperTrainingSearchCV(Ridge(), granularity="global").fit(X, y)
     >>> print(search.best_estimator_)
-    Ridge(alpha=0.000483...)
+    Ridge(alpha=0.00048...)
     """
 
     _auto_exponents: ClassVar[tuple[float, ...]] = EXPONENTS
