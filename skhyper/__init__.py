@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from skhyper import adapters as adapters
     from skhyper import algorithms as algorithms
     from skhyper import displays as displays
+    from skhyper.estimators.hypernet_classifier import HypernetClassifier as HypernetClassifier
+    from skhyper.estimators.hypernet_regressor import HypernetRegressor as HypernetRegressor
+    from skhyper.estimators.hypernet_scorers import crps_scorer as crps_scorer
+    from skhyper.estimators.hypernet_scorers import log_prob_scorer as log_prob_scorer
     from skhyper.estimators.logistic import HyperTrainedLogisticRegression as HyperTrainedLogisticRegression
     from skhyper.estimators.ridge import HyperTrainedRidge as HyperTrainedRidge
     from skhyper.estimators.ridge_classifier import HyperTrainedRidgeClassifier as HyperTrainedRidgeClassifier
@@ -28,9 +32,13 @@ _PUBLIC: dict[str, str] = {
     "HyperTrainedRidge": "skhyper.estimators.ridge",
     "HyperTrainedRidgeClassifier": "skhyper.estimators.ridge_classifier",
     "HyperTrainingSearchCV": "skhyper.estimators.search",
+    "HypernetClassifier": "skhyper.estimators.hypernet_classifier",
+    "HypernetRegressor": "skhyper.estimators.hypernet_regressor",
     "adapters": "skhyper.adapters",
     "algorithms": "skhyper.algorithms",
+    "crps_scorer": "skhyper.estimators.hypernet_scorers",
     "displays": "skhyper.displays",
+    "log_prob_scorer": "skhyper.estimators.hypernet_scorers",
 }
 
 __all__ = list(_PUBLIC)

@@ -144,7 +144,7 @@ SETTINGS = {
     "exponent too low": ({"exponent": [1.0, 0.1]}, r"exponent must hold values in \[0\.5, 2\], got \[1\.0, 0\.1\]"),
     "shrinkage of zero": (
         {"shrinkage": [0.0, 1.0]},
-        r"shrinkage must hold positive finite numbers, got \[0\.0, 1\.0\]",
+        r"shrinkage must hold positive numbers, got \[0\.0, 1\.0\]",
     ),
     "unknown granularity": ({"granularity": "layer"}, "The 'granularity' parameter .* Got 'layer' instead"),
     "unknown algorithm": ({"algorithm": "guess"}, "The 'algorithm' parameter .* Got 'guess' instead"),

@@ -9,6 +9,8 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skhyper import (
+    HypernetClassifier,
+    HypernetRegressor,
     HyperTrainedLogisticRegression,
     HyperTrainedRidge,
     HyperTrainedRidgeClassifier,
@@ -26,6 +28,8 @@ ESTIMATORS = [
     HyperTrainedLogisticRegression(),
     HyperTrainedRidgeClassifier(),
 ]
+# Networks whose weights come from noise take no sparse X, and most of a check of theirs is training.
+NETWORKS = [HypernetRegressor(), HypernetClassifier()]
 # Checks of scikit-learn's own test suite that `check_estimator` leaves out.
 KEPT_BACK = [
     estimator_checks.check_param_validation,
@@ -42,7 +46,7 @@ KEPT_BACK = [
 
 
 def all_checks():
-    for estimator in [*ESTIMATORS, ColumnScaling()]:
+    for estimator in [*ESTIMATORS, *NETWORKS, ColumnScaling()]:
         for of, check in estimator_checks_generator(estimator, legacy=True):
             yield pytest.param(of, check, id=f"{type(estimator).__name__}-{check.func.__name__}")
 
@@ -57,6 +61,15 @@ def test_it_keeps_the_contract(estimator, check):
 @pytest.mark.parametrize("check", KEPT_BACK, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 def test_it_passes_the_checks_that_scikit_learn_keeps_for_itself(estimator, check):
+    check(type(estimator).__name__, estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "check", [check for check in KEPT_BACK if "sparse" not in check.__name__], ids=lambda c: c.__name__
+)
+@pytest.mark.parametrize("estimator", NETWORKS, ids=str)
+def test_networks_pass_the_checks_that_scikit_learn_keeps_for_itself(estimator, check):
     check(type(estimator).__name__, estimator)
 
 

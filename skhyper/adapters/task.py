@@ -81,7 +81,8 @@ class Task:
         """
         fold, adapter = self.folds[k], self.target.adapter
         solution = self.encoding.solution(w[k], n_iter, None if self.columns is None else self.columns[k], losses)
-        final = copy(fold.shell).set_params(**{adapter.parameter: adapter.value(alpha)})
+        final = copy(fold.shell)
+        setattr(final, adapter.parameter, adapter.value(alpha))  # set_params, without its search for nested names
         adapter.store(final, solution, fold.x, fold.y, self.target.classes)
         return final if fold.composite is None else put_final(fold.composite, final)
 

@@ -141,6 +141,11 @@ class Decays:
         rows = self.groups.unflatten(-1, (-1, n_outputs))
         return bool((rows == rows[:, :1]).all())
 
+    def by_output(self, n_outputs: int) -> bool:
+        """Whether each output has one decay, and no two outputs share it."""
+        rows = self.groups.unflatten(-1, (-1, n_outputs))
+        return self.n_groups == n_outputs and bool((rows == torch.arange(n_outputs)).all())
+
     def penalty(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
         """P(w), whose gradient is a * w: (...,)."""
         r = self.relative(w, s2)

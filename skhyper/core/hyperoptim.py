@@ -26,7 +26,9 @@ VALUE_ERROR = 0.1  # of the objective, in units of the relative accuracy of the 
 SHALLOWER = 0.9  # slope at the end of a step, relative to its beginning, that is accepted where values say nothing
 MAX_BACKTRACKS = 25
 MAX_IDLE = 3  # steps that lower neither the objective beyond its rounding error nor the gradient, and then the end
-ROUNDING = 1e-14  # relative error of the outer loss
+ROUNDING = 1e-14  # relative error of the outer loss at best,
+NOISE = 1e-6  # and where it is the small difference of large numbers (data without noise): slopes decide below this
+LEAST_STEP = 0.1  # in units of tol: shorter steps do not change the gradient by tol, so that none is tried
 TINY = 1e-300
 
 
@@ -70,6 +72,8 @@ class Proposals(ABC):
     stop_reason: StopReason | None = None
     # The largest component of the objective's gradient, as far as it is known: how accurate evaluations need to be.
     slope: float = 0.0
+    # Whether the last evaluation is where the search now stands.
+    accepted: bool = False
 
     @abstractmethod
     def propose(self) -> Hyper | None:
@@ -145,17 +149,24 @@ class QuasiNewton(Proposals):
         finite = math.isfinite(value) and bool(gradient.isfinite().all())
         if self._value == math.inf and not finite:
             self.stop_reason = StopReason.DIVERGED
-        elif finite and self._lower_enough(value, gradient, VALUE_ERROR * max(accuracy, self._accuracy)):
+        elif finite and self._lower_enough(value, gradient, self._error(max(accuracy, self._accuracy))):
             self._accept(self._trial - self._x, value, gradient)
-            self._accuracy = accuracy
+            self._accuracy, self.accepted = accuracy, True
+            return
         elif self._backtracks >= MAX_BACKTRACKS:
             self.stop_reason = StopReason.NO_PROGRESS
         else:
             self._backtracks += 1
             self._length *= 0.3
             self._trial = (self._x + self._length * self._direction).clamp(self._lower, self._upper)
-            if bool((self._trial == self._x).all()):
+            if float((self._trial - self._x).abs().max()) <= LEAST_STEP * self.tol:
                 self.stop_reason = StopReason.NO_PROGRESS
+        self.accepted = False
+
+    def _error(self, accuracy: float) -> float:
+        """How far two values may be apart and say nothing, at this accuracy of the weights."""
+        size = abs(self._value) + self.objective.log_scale if self._value < math.inf else 0.0
+        return max(VALUE_ERROR * accuracy, NOISE * size)
 
     def _lower_enough(self, value: float, gradient: Tensor, error: float) -> bool:
         """Armijo's condition; where values are the same but for their error, slopes decide (Hager and Zhang, 2005)."""

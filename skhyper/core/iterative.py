@@ -74,6 +74,10 @@ class IterativeResponse(BestResponse):
         """Share the moments that are there."""
         return IterativeResponse(self.problem.take_folds(which), self.moments.take(which))
 
+    def take_output(self, t: int) -> "IterativeResponse":
+        """Share the moments that are there."""
+        return IterativeResponse(self.problem.take_output(t), self.moments.take_output(t))
+
     def all_rows(self, problem: Problem) -> "IterativeResponse | None":
         """The best response of the final fit, if the sums that are there give it."""
         moments = None if self.sums is None else self.sums.all_rows(problem)
@@ -166,11 +170,11 @@ class IterativeResponse(BestResponse):
     def _held(self, v: Tensor) -> "Held":
         moments, factor = self.moments, self._outer or 1.0
         product = v @ moments.held_gram
-        losses = (v * (product / 2 - moments.held_rhs)).sum((-1, -2)) + moments.held_square / 2
+        losses = (v * (product / 2 - moments.held_rhs)).sum((-1, -2)) + moments.held_square.sum(-1) / 2
         return Held(factor * losses, factor * (product - moments.held_rhs))
 
     def _cancel(self, losses: Tensor) -> bool:
-        return not bool((losses.abs() > CANCELLATION * (self._outer or 1.0) * self.moments.held_square).all())
+        return not bool((losses.abs() > CANCELLATION * (self._outer or 1.0) * self.moments.held_square.sum(-1)).all())
 
     # The inner problem.
 

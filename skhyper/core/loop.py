@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import Response
-from .hyperoptim import VALUE_ERROR, Objective, Proposals
+from .hyperoptim import Objective, Proposals
 from .result import Evaluation, Record, Snapshot, StopReason
 
 SHARE = 0.1  # of the slope of the objective that evaluations may be wrong by, roughly
@@ -83,7 +83,6 @@ class Stage:
 
     best: Evaluation | None = None
     value: float = float("inf")
-    accuracy: float = 0.0
     n_iter: int = 0
     stop_reason: StopReason = StopReason.MAX_ITER
     last: Any = None  # where the next evaluation would have started
@@ -131,12 +130,12 @@ def run(
             evaluation, known = known or response.evaluate(hyper, s2, w, accuracy), None
             value = objective.value(evaluation.value, hyper.offsets)
             end.n_iter += 1
-            # Of two that are as good but for their error, the later one is more accurate.
-            if value < end.value + VALUE_ERROR * end.accuracy:
-                end.best, end.value, end.accuracy = evaluation, value, accuracy
+            proposals.observe(evaluation, accuracy)
+            # Of two that are as good but for their error, the one where the search stands is more accurate.
+            if value < end.value or proposals.accepted:
+                end.best, end.value = evaluation, value
             if end.best is not None:
                 w = end.last = proposals.start(end.best, evaluation)
-            proposals.observe(evaluation, accuracy)
             journal.evaluated(stage, evaluation, value)
     except OutOfBudget as stop:
         end.stop_reason = stop.reason

@@ -23,7 +23,7 @@ class FoldMoments(NamedTuple):
     """Moments of every fold about the means of its training rows (about zero without an intercept).
 
     With V the coefficients of a fold (T, p), the training loss is sum V * (V gram / 2 - rhs) and the validation loss
-    sum V * (V held_gram / 2 - held_rhs) + held_square / 2. Columns that are constant are left out.
+    sum V * (V held_gram / 2 - held_rhs) + sum held_square / 2. Columns that are constant are left out.
     """
 
     columns: Tensor  # (p,), the columns of X that vary
@@ -34,11 +34,16 @@ class FoldMoments(NamedTuple):
     rhs: Tensor  # (K, T, p)
     held_gram: Tensor  # (K, p, p)
     held_rhs: Tensor  # (K, T, p)
-    held_square: Tensor  # (K,)
+    held_square: Tensor  # (K, T)
 
     def take(self, which: Tensor) -> "FoldMoments":
         """Some of the folds."""
         return FoldMoments(self.columns, *(t[which] for t in self[1:]))
+
+    def take_output(self, t: int) -> "FoldMoments":
+        """Those of one output."""
+        own = {name: getattr(self, name)[:, t : t + 1] for name in ("y", "rhs", "held_rhs", "held_square")}
+        return self._replace(**own)
 
 
 class Sums(NamedTuple):
@@ -158,7 +163,7 @@ def _centred(sums: Sums, folds: list[tuple[Tensor, Tensor]], intercept: bool) ->
     p, size, k = len(sums.columns), len(sums.total), len(folds)
     new, n_outputs = sums.total.new_empty, size - 1 - p
     grams, products = (new(k, p, p), new(k, p, p)), (new(k, n_outputs, p), new(k, n_outputs, p))
-    total, means, square = new(k), new(k, size - 1), new(k)
+    total, means, square = new(k), new(k, size - 1), new(k, n_outputs)
     for i, both in enumerate(folds):
         total[i] = both[0][-1, -1]
         mean = both[0][-1, :-1] / total[i] * intercept
@@ -168,6 +173,6 @@ def _centred(sums: Sums, folds: list[tuple[Tensor, Tensor]], intercept: bool) ->
             left, right = torch.stack([-first, mean], -1), torch.stack([mean, moments[-1, -1] * mean - first])
             torch.addmm(moments[:p, :p], left[:p], right[:, :p], out=gram[i])
             torch.addmm(moments[p:-1, :p], left[p:], right[:, :p], out=product[i])
-        square[i] = torch.addmm(both[1][p:-1, p:-1], left[p:], right[:, p:]).trace()
+        square[i] = torch.addmm(both[1][p:-1, p:-1], left[p:], right[:, p:]).diagonal()
     x, y = means[:, :p], means[:, p:]
     return FoldMoments(sums.columns, total, x, y, grams[0], products[0], grams[1], products[1], square)

@@ -136,6 +136,7 @@ class Minimiser:
         found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         exact = found.positive
         if not exact.all():
+            del found  # memory
             hessian = convex(hessian, objective, exact)
             found = conjugate_gradients(hessian.product, hessian.jacobi, right, forcing, most)
         return Direction(found.x, hessian.b, exact, found.residual, None)

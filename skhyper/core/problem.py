@@ -109,6 +109,12 @@ class Problem(Folds):
             squares = squares - self.design.column_sums(self.train) ** 2 / total
         return float(squares.mean())
 
+    def take_output(self, t: int) -> Self:
+        """The problem of one output under one decay."""
+        network = replace(self.network, n_outputs=1)
+        index = torch.full((network.n_weights,), -1).index_fill(0, torch.arange(network.n_coefficients), 0)
+        return replace(self, y=self.y[..., t : t + 1], network=network, decays=Decays(index, eps=self.decays.eps))
+
 
 @dataclass(frozen=True)
 class NetworkProblem(Folds):

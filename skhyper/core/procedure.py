@@ -14,15 +14,17 @@ from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .hyperoptim import Objective, QuasiNewton
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
+from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import Evaluation, Result, Snapshot, StopReason
-from .scan import Grid, Scan, scan
+from .scan import PATIENCE, Grid, Scan, scan
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
 GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(22))
 COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
+FAMILY_PATIENCE = 1.5  # two points beyond the lowest, where they are solved one after the other: weak decays are dear
 STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals;
 DEAR_STEP_TOL = 1e-5  # where evaluations are dear this at the end,
 LOOSEST = 1e-4  # and this at first
@@ -44,7 +46,8 @@ class Plan:
     exponents : tuple of float
         Values of q to try beside 2, descending; empty for the global alpha alone.
     taus : tuple of float
-        Standard deviations of the prior of free residual decays, descending stiffness; empty for none.
+        Standard deviations of the prior of free residual decays, descending stiffness; empty for none. Infinity is no
+        prior: outputs that have one decay each are then tuned apart.
     bounds : tuple of float
         Bounds of log alpha.
     log_scale : bool
@@ -104,12 +107,7 @@ class _Procedure:
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
-        centre = math.log(max(self.response.curvature(), 1e-300))
-        if self.response.scans:
-            scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
-        else:
-            scan = self._scan("scan of one fold", [centre + x for x in COARSE_GRID], 2.0, response=self._pilot)
-            scan = scan._replace(w=self._for_all_folds(scan.w))
+        scan = self._look(self.response)
         self.curvature = scan.curvature
         try:
             objective = Objective(self.plan.log_scale, self.n)
@@ -120,6 +118,15 @@ class _Procedure:
             if self.snapshots:
                 self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
+    def _look(self, response: BestResponse, suffix: str = "") -> Scan:
+        """Where the global alpha of a problem has its lowest minimum, roughly."""
+        centre = math.log(max(response.curvature(), 1e-300))
+        if response.scans:
+            return self._scan("scan" + suffix, [centre + x for x in GLOBAL_GRID], 2.0, response=response)
+        pilot = response.take_folds(torch.arange(response.problem.n_folds) < 1)
+        scan = self._scan("scan of one fold" + suffix, [centre + x for x in COARSE_GRID], 2.0, response=pilot)
+        return scan._replace(w=scan.w.expand(response.problem.n_folds, -1))
+
     @property
     def _step_tol(self) -> float:
         return STEP_TOL if self.response.scans else DEAR_STEP_TOL
@@ -128,9 +135,6 @@ class _Procedure:
     def _pilot(self) -> BestResponse:
         """One fold, which finds the neighbourhood for all where evaluations are dear."""
         return self.response.take_folds(torch.arange(self.problem.n_folds) < 1)
-
-    def _for_all_folds(self, w: Tensor) -> Tensor:
-        return w.expand(self.problem.n_folds, -1)
 
     def _family(self) -> None:
         if not self.plan.exponents or float(self.s2.min()) <= 1e-200:
@@ -153,7 +157,8 @@ class _Procedure:
         centre, path = float(self.snapshots[0].hyper.log_alpha), None
         for q in (2.0, *self.plan.exponents):
             self.journal.budget.check()
-            scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
+            points = [centre + x for x in FAMILY_GRID]
+            scan = self._scan(f"family, q = {q:g}", points, q, path, patience=FAMILY_PATIENCE)
             path = scan.path
             if q < 2:
                 scans.append(scan)
@@ -194,10 +199,14 @@ class _Procedure:
         self._stage("family", then, objective, w, 2, EXPONENT_STEP_TOL)
 
     def _free(self) -> None:
+        apart = outputs_apart(self.response) if math.inf in self.plan.taus else None
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
         offsets = torch.zeros(self.problem.decays.n_groups, dtype=torch.float64)
         hyper, w = start.hyper._replace(offsets=offsets), start.w
         for tau in self.plan.taus:
+            if apart is not None and tau == math.inf:
+                self._tune_outputs(apart)
+                continue
             name = f"free decays, tau = {tau:g}"
             end = self._descend_offsets(name, self.response, hyper, w, self.s2, tau)
             if self.plan.competes and self.problem.n_folds > 1:
@@ -206,6 +215,43 @@ class _Procedure:
             self.snapshots.append(end)
             self._raise_if_ended(end)
             hyper, w = end.hyper, end.w
+
+    def _tune_outputs(self, parts: list[BestResponse]) -> None:
+        """The global alpha of each output by itself."""
+        name, shared = "a decay for each output", self.snapshots[0]
+        reasons = [StopReason.CONVERGED]
+
+        def tuned(part: BestResponse, t: int, start: Tensor | None) -> Tensor:
+            w, curvature = None, self.curvature
+            if start is None:
+                start, curvature, w, _ = self._look(part, f", output {t}")
+            objective = Objective(self.plan.log_scale, part.problem.n_validation)
+            hyper = shared.hyper._replace(log_alpha=start)
+            proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, curvature)
+            s2 = self.s2[: part.problem.n_folds]
+            end = run(part, proposals, objective, s2, self.journal, stage=f"{name}: {t}", w=w, tol=STEP_TOL)
+            found = end.snapshot(name, 1, self.journal.budget.seconds)
+            self._raise_if_ended(found)
+            if found.stop_reason != StopReason.CONVERGED:
+                reasons.append(found.stop_reason)
+            return found.hyper.log_alpha
+
+        alphas = tune_outputs(parts, shared.hyper.log_alpha, tuned, self.plan.competes)
+        by_fold = [shared.hyper._replace(offsets=x - shared.hyper.log_alpha) for x in alphas.by_fold]
+        hyper = shared.hyper._replace(offsets=alphas.log_alpha - shared.hyper.log_alpha)
+        end = self.response.evaluate(hyper, self.s2, shared.w, self._step_tol)
+        self.journal.evaluated(name, end, Objective(self.plan.log_scale, self.n).value(end.value, None))
+        losses = end.fold_losses
+        if self.plan.competes and len(by_fold) > 1:
+            losses = torch.cat([self._fold_loss(each, k) for k, each in enumerate(by_fold)])
+        count, seconds = min(alphas.n_own + 1, len(parts)), self.journal.budget.seconds
+        self.snapshots.append(Snapshot(name, hyper, end.w, losses, count, reasons[-1], end.error, seconds))
+
+    def _fold_loss(self, hyper: Hyper, k: int) -> Tensor:
+        """The loss of one fold, (1,)."""
+        this = torch.arange(self.problem.n_folds) == k
+        own = self.response.take_folds(this)
+        return own.fold_losses(own.solve(hyper, self.s2[this], self.snapshots[0].w[this], self._step_tol))
 
     def _cross_fitted(self, name: str, end: Snapshot, tau: float) -> Tensor:
         """Each fold's loss under offsets that were fitted to the other folds: offsets memorise what they see."""
@@ -226,7 +272,7 @@ class _Procedure:
     ) -> Snapshot:
         objective = Objective(self.plan.log_scale, response.problem.n_validation, tau)
         proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
-        count = 2 + self.problem.decays.n_groups
+        count = 1 + bool(self.plan.exponents) + self.problem.decays.n_groups
         end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
         return end.snapshot(name, count, self.journal.budget.seconds)
 
@@ -283,8 +329,9 @@ class _Procedure:
         q: float,
         path: Tensor | None = None,
         response: BestResponse | None = None,
+        patience: float = PATIENCE,
     ) -> Scan:
         response = response or self.response
         objective = Objective(self.plan.log_scale, self.n)
-        grid = Grid(points, self.plan.bounds, q, path)
+        grid = Grid(points, self.plan.bounds, q, path, patience)
         return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

@@ -70,7 +70,7 @@ class Snapshot:
     seconds: float
     mixture: tuple[float, ...] = ()  # of an average: the weights of the snapshots before it
     state: Any = None  # of a training run: where it goes on
-    cosine: float = 1.0  # of the hypergradient with an accurate one
+    cosine: float | None = None  # of a training run: of the hypergradient with an accurate one
     curve: "Curve | None" = None  # the outer loss along log alpha, by the best response
 
 

@@ -11,8 +11,9 @@ from .decays import Hyper
 from .hyperoptim import Objective
 from .loop import Journal, OutOfBudget
 
-PATIENCE = 4.0  # units of log alpha below the lowest point after which a scan in parts ends
+PATIENCE = 4.0  # units of log alpha below the lowest point after which a scan in parts ends, if not told otherwise
 TOL = 1e-2  # relative accuracy of the weights
+FLAT = 1e-5  # of the objective: a scan goes on beyond an end only while a step gains more
 
 
 class Grid(NamedTuple):
@@ -22,6 +23,7 @@ class Grid(NamedTuple):
     bounds: tuple[float, float]
     exponent: float
     path: Tensor | None  # warm starts for the points, from a scan of another exponent
+    patience: float = PATIENCE
 
 
 class Scan(NamedTuple):
@@ -45,20 +47,20 @@ def scan(
 
     Where there is no path to start from, each part starts from the weights of the part before it.
     """
-    points, bounds, exponent, path = grid
+    points, bounds, exponent, path, patience = grid
     step = points[0] - points[1]
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
     at_once = response.capacity >= len(todo)
     start = path if path is not None and len(path) == len(todo) else None
     log_alpha, values = s2.new_zeros(0), s2.new_zeros(0)
     whole: Tensor | None = None
-    best = s2.new_zeros(0)
-    more = 1  # points that are added where the lowest lies at an end: twice as many each time
+    best, beyond = s2.new_zeros(0), 0  # points that were added where the lowest lay at an end: twice as many each time
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
-        w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
-        losses = response.fold_losses(w).mean(-1).nan_to_num(torch.inf, torch.inf)
+        w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
+        losses = fold_losses.mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
+        gain = float(values.min() - new.min()) if beyond else math.inf
         whole = w if at_once and whole is None else whole
         if not len(values) or float(new.min()) < float(values.min()):
             best = w[int(new.argmin())]
@@ -70,11 +72,11 @@ def scan(
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
             break
         lowest = int(values.argmin())
-        if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
+        if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= patience:
             todo = todo[:0]
-        if not len(todo):
-            todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, more + 1), bounds), best[None]
-            more *= 2
+        if not len(todo) and gain > FLAT:
+            beyond = max(1, 2 * beyond)
+            todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds), best[None]
     i = int(values.argmin())
     vertex, curvature = _vertex(log_alpha, values, i)
     return Scan(vertex, curvature, best, whole)

@@ -3,9 +3,11 @@
 import numpy as np
 from scipy.optimize import nnls
 
-# Row 0 is left for a gain of more than this many standard errors of the paired fold-wise differences. Chosen on the
-# development tasks (benchmarks/development.py); docs/theory has the table.
+# Row 0 is left for a gain of more than this many standard errors of the paired fold-wise differences: of squared
+# losses, and of likelihoods, where a few confident errors decide. Chosen on the development tasks
+# (benchmarks/development.py); docs/theory has the tables.
 STANDARD_ERRORS = 0.5
+STANDARD_ERRORS_OF_LIKELIHOODS = 1.5
 
 # An average is drawn back to row 0 by this many standard errors of its gain over it, and its weights to equal ones by
 # PULL; chosen on the same tasks.

@@ -14,8 +14,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..adapters.registry import adapter_for
 from ..core.problem import Problem
+from ..core.procedure import Plan
 from ..core.refit import AVERAGE, average
 from ..core.result import Result
+from .plan import AVERAGED_EXPONENTS
 from .search import HyperTrainingSearchCV
 
 # Parameters that mean the same as HyperTrainingSearchCV's.
@@ -59,6 +61,8 @@ class AveragingSearch(HyperTrainingSearchCV):
     Where free decays were fitted, their rows compete instead.
     """
 
+    _auto_exponents = AVERAGED_EXPONENTS
+
     def _rows(self, problem: Problem, result: Result) -> Result:
         if len(result.snapshots) == 1 or result.snapshots[-1].hyper.offsets is not None:
             return result
@@ -67,11 +71,11 @@ class AveragingSearch(HyperTrainingSearchCV):
         self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
         return result
 
-    def _choose(self, losses: NDArray[np.float64]) -> int:
+    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
         """The average, which is drawn back to row 0 already; row 0 where nothing is left of it."""
         weights = getattr(self, "exponent_weights_", None)
         if weights is None:
-            return super()._choose(losses)
+            return super()._choose(losses, plan)
         return len(losses) - 1 if weights[2.0] < 1 else 0
 
 

@@ -14,8 +14,9 @@ from ..core.losses import SquaredError, TweedieLog
 from ..core.problem import Problem
 from ..core.procedure import Plan
 
-# The exponents that "auto" tries beside 2.
+# The exponents that "auto" tries beside 2, one of which is chosen; and those that it averages over.
 EXPONENTS = (1.5, 1.0, 0.75, 0.5)
+AVERAGED_EXPONENTS = (1.3, 0.8, 0.5)
 LOWEST_EXPONENT = 0.5
 
 
@@ -67,7 +68,7 @@ def check_exponents(exponent: Any) -> tuple[float, ...] | None:
 
 
 def check_shrinkage(shrinkage: Any) -> tuple[float, ...]:
-    """Standard deviations of the prior of free decays, stiffest first; empty for none.
+    """Standard deviations of the prior of free decays, stiffest first, infinity for no prior; empty for none.
 
     Raises
     ------
@@ -77,8 +78,8 @@ def check_shrinkage(shrinkage: Any) -> tuple[float, ...]:
     if shrinkage is None or isinstance(shrinkage, str):
         return ()
     values = sorted({float(tau) for tau in _as_values(shrinkage)})
-    if not values or not all(0 < tau < math.inf for tau in values):
-        raise ValueError(f"shrinkage must hold positive finite numbers, got {shrinkage!r}.")
+    if not values or not all(tau > 0 for tau in values):
+        raise ValueError(f"shrinkage must hold positive numbers, got {shrinkage!r}.")
     return tuple(values)
 
 
@@ -98,6 +99,7 @@ def make_plan(
     bounds: tuple[float, float],
     tol: float,
     competes: bool = True,
+    auto: tuple[float, ...] = EXPONENTS,
 ) -> Plan:
     """What to tune.
 
@@ -114,7 +116,7 @@ def make_plan(
             )
         exponents = ()
     if exponents is None:
-        exponents = EXPONENTS
+        exponents = auto
     squared = (SquaredError(), TweedieLog(0), OfPredictions(SquaredError(), 1))
     return Plan(exponents, taus, bounds, log_scale=problem.outer_loss in squared, tol=tol, competes=competes)
 

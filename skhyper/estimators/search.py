@@ -28,12 +28,12 @@ from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
 from ..core.result import Result, Snapshot
-from ..core.selection import choose
+from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
 from .guarding import guard_search
 from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
-from .plan import check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
+from .plan import EXPONENTS, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .response import check_alphas, interpolate, moved_estimator, response_curve
 from .scaling import keep_decays
@@ -99,8 +99,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
         The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
-        free decays and keeps them; an array tries its values; "auto" and None fit none, but for neural networks of
-        a granularity other than "global", where "auto" is 1.
+        free decays and keeps them; an array tries its values; infinity is no prior; "auto" and None fit none, but for
+        neural networks of a granularity other than "global", where "auto" is 1.
     alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
         Bounds of alpha; of 1 / C for estimators with a C.
     guard_cv : "auto", int, splitter, iterable or None, default="auto"
@@ -148,7 +148,10 @@ class HyperTrainingSearchCV(BaseSearchCV):
     n_iter_, history_, stop_reason_ : int, dict of lists, str
         Evaluations, each of them, and why the search ended.
     hypergradient_error_ : float
-        Relative residual of the adjoint equation at the chosen row.
+        Relative residual of the adjoint equation at the chosen row. For neural networks the relative error of the
+        hypergradient against one by many steps of conjugate gradients at the same weights.
+    hypergradient_cosine_ : float
+        The cosine of these two; for neural networks only.
     response_range_ : tuple of (float, float)
         Alphas that `validation_curve` and `best_response` know.
     total_time_ : float
@@ -169,8 +172,10 @@ class HyperTrainingSearchCV(BaseSearchCV):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> search = HyperTrainingSearchCV(Ridge(), granularity="global").fit(X, y)
     >>> print(search.best_estimator_)
-    Ridge(alpha=0.000483...)
+    Ridge(alpha=0.00048...)
     """
+
+    _auto_exponents: ClassVar[tuple[float, ...]] = EXPONENTS
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit"])],
@@ -181,7 +186,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         "scoring": BaseSearchCV._parameter_constraints["scoring"],
         "refit": ["boolean", str, callable],
         "exponent": [StrOptions({"auto"}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
-        "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like", None],
+        "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="right"), "array-like", None],
         "alpha_bounds": ["array-like"],
         "guard_cv": [StrOptions({"auto"}), "cv_object"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -267,7 +272,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         watch = Watch(self, X, y, self.verbose)
         with torch_session(_work(job)):
             task = self._encode(job, job.splits)
-            algorithm = resolve(self.algorithm, task.encoding.problem)
+            algorithm = self._resolve(task.encoding.problem)
             plan = self._plan(task)
             result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
             self._finish(job, task, algorithm, result, plan, budget)
@@ -391,7 +396,12 @@ class HyperTrainingSearchCV(BaseSearchCV):
             exponents = check_exponents(self.exponent)
             return make_training_plan(task.encoding.problem, exponents, self.shrinkage, taus, bounds)
         competes = not isinstance(self.shrinkage, Real)
-        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol, competes)
+        exponents = check_exponents(self.exponent)
+        return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)
+
+    def _resolve(self, problem: Problem) -> CoreAlgorithm:
+        """The core's algorithm."""
+        return resolve(self.algorithm, problem)
 
     def _rows(self, problem: Problem, result: Result) -> Result:
         """What selection chooses from: every stage's snapshot."""
@@ -422,15 +432,15 @@ class HyperTrainingSearchCV(BaseSearchCV):
         elif isinstance(task.encoding.problem, NetworkProblem):
             self.best_index_ = choose_row(task.encoding.problem, result, self._seed)
         else:
-            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric))
+            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric), plan)
         if not callable(self.refit):
             means = self.cv_results_[f"mean_test_{metric}"]
             self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
         self.best_params_ = self.cv_results_["params"][self.best_index_]
 
-    def _choose(self, losses: NDArray[np.float64]) -> int:
+    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
         """The paired rule."""
-        return choose(losses)
+        return choose(losses, STANDARD_ERRORS if plan.log_scale else STANDARD_ERRORS_OF_LIKELIHOODS)
 
     def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
         """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.
@@ -482,6 +492,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
             self.shrinkage_ = self.cv_results_["shrinkage"][self.best_index_]
             self.n_hyperparameters_ = chosen.n_hyperparameters
             self.hypergradient_error_ = chosen.error
+            if chosen.cosine is not None:
+                self.hypergradient_cosine_ = chosen.cosine
 
     def _store_guard(self, guard: Guard) -> None:
         self.guard_score_, self.guard_scores_, self.guard_reason_ = guard

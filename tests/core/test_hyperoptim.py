@@ -208,3 +208,26 @@ def test_a_loss_of_zero_has_a_finite_objective():
     evaluation = Evaluation(hyper(0.0), tensor([]), tensor([0.0]), Hyper(tensor(0.0), tensor(0.0)), 0.0)
     assert math.isfinite(objective.value(0.0, None))
     assert float(objective.gradient(evaluation).log_alpha) == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 3e-7])
+def test_where_values_are_rounding_slopes_lead_to_the_minimum_without_a_crowd_of_evaluations(noise):
+    """A logarithm near -20 whose sixth digit is noise: a loss that is the small difference of large numbers."""
+    rng = np.random.default_rng(0)
+
+    def function(x):
+        return torch.exp(-20 + 0.05 * (x - 1.7) ** 2 / (1 + 0.1 * (x - 1.7) ** 2) + noise * rng.standard_normal()).sum()
+
+    proposals = QuasiNewton(start(1, 1.5), Objective(log_scale=True, n=1), WIDE, 1e-6, curvature=0.11)
+    log = ask(proposals, function)
+    assert len(log) <= 8
+    assert float(log[-1].hyper.log_alpha) == pytest.approx(1.7, abs=1e-4)
+
+
+def test_a_line_search_ends_when_its_steps_no_longer_matter_to_the_tolerance():
+    """The gradient points nowhere, as that of a singular Hessian does."""
+    log = []
+    proposals = QuasiNewton(start(1), PLAIN, WIDE, 1.0)
+    ask(proposals, lambda x: (1e9 * x + 2e9 * (x - x.detach() - x)).sum() ** 2, log=log)
+    assert proposals.stop_reason is StopReason.NO_PROGRESS or len(log) == 1
+    assert len(log) <= 5

@@ -278,7 +278,7 @@ def test_free_decays_lower_the_objective_and_end_where_its_gradient_vanishes():
     for row in result.snapshots[1:]:
         objectives = [r.objective for r in result.history if r.stage == row.name]
         assert objectives[0] > min(objectives)
-        assert row.n_hyperparameters == 22
+        assert row.n_hyperparameters == 21
         assert float(row.hyper.offsets.abs().max()) > 0.1
         assert row.stop_reason is StopReason.CONVERGED
     assert result.snapshots[2].hyper.offsets.abs().max() > result.snapshots[1].hyper.offsets.abs().max()

@@ -170,3 +170,10 @@ def test_a_scan_in_parts_finds_what_a_scan_at_once_finds(q, monkeypatch):
     assert results[0].path is not None
     assert results[1].path is None
     assert float(results[0].log_alpha) == pytest.approx(float(results[1].log_alpha), abs=0.1)
+
+
+def test_a_scan_beyond_an_end_goes_on_only_while_it_gains():
+    """The loss approaches its limit: nothing is won by following it to the bound."""
+    curve = Curve(lambda x: 1 + torch.exp(x))
+    run(curve, descending(3, -3))
+    assert -20 < min(x for part in curve.asked for x in part) < -8

@@ -60,6 +60,10 @@ class BestResponse(Response):
     def take_folds(self, which: Tensor) -> "BestResponse":
         """The best response of some of the folds."""
 
+    def take_output(self, t: int) -> "BestResponse | None":
+        """The best response of one output with one decay, where outputs are problems of their own; else None."""
+        return None
+
     def all_rows(self, problem: Problem) -> "BestResponse | None":
         """The best response of the final fit, where what is prepared here serves it too; else None."""
         return None
@@ -87,6 +91,11 @@ class BestResponse(Response):
     def fold_losses(self, w: Tensor) -> Tensor:
         """The outer loss of each fold: (..., K, n_weights) -> (..., K)."""
         return self.problem.fold_losses(w)
+
+    def look(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> tuple[Tensor, Tensor]:
+        """Weights and outer losses of each fold for several candidates, without the hypergradient."""
+        w = self.solve(hyper, s2, w, tol)
+        return w, self.fold_losses(w)
 
     def evaluate(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Evaluation:
         """Weights, validation losses and hypergradient."""

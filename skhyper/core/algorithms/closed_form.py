@@ -58,6 +58,12 @@ class ClosedFormResponse(BestResponse):
         problem = self.problem.take_folds(which)
         return ClosedFormResponse(problem, self.system.take_folds(which), self.rhs[which], self.moments.take(which))
 
+    def take_output(self, t: int) -> "ClosedFormResponse":
+        """Share the normal equations that are there."""
+        total, x, y = self.moments
+        moments = Moments(total, x, y[:, t : t + 1])
+        return ClosedFormResponse(self.problem.take_output(t), self.system, self.rhs[..., t : t + 1], moments)
+
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
         """One factorisation where decays are fixed, re-weighted steps where they depend on the weights."""
         batch, shape = self._flatten(hyper, s2)

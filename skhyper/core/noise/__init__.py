@@ -1,0 +1,1 @@
+"""Networks whose weights come from noise: generators, the marginal likelihood, training, predictive mixtures."""

@@ -1,0 +1,159 @@
+"""The main network: a multilayer perceptron whose weights come from a generator.
+
+    f(x; z) = MLP(s * x; W(z)) + x A + prior_scale * prior(x)
+
+s are learnt scales of the features, A a linear skip, and prior a fixed random function that each member draws once:
+where there are no data, members go on disagreeing as their priors do. Shapes as in `generators.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .generators import Generator, LayerShape
+from .layout import Block, Layout, Parts
+
+# Cosines in a random prior function.
+N_WAVES = 64
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+}
+
+
+@dataclass(frozen=True)
+class StochasticMLP:
+    """Outputs of every member for every draw.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+        p and O, columns of the input and of the output.
+    hidden : tuple of int
+        Units of the hidden layers.
+    activation : str
+        A key of `ACTIVATIONS`.
+    generator : Generator
+        Where the weights come from.
+    feature_scales : bool
+        Whether the features have learnt scales.
+    skip : bool
+        Whether there is a linear skip.
+    input_noise : float
+        Start of the learned scale of the Gaussian noise that is added to x in training; 0: none.
+    prior_scale : float
+        Standard deviation of the prior functions.
+    prior_width : float
+        Length scale of the prior functions, in units of sqrt(p).
+    """
+
+    n_features: int
+    n_outputs: int
+    hidden: tuple[int, ...]
+    activation: str
+    generator: Generator
+    feature_scales: bool = True
+    skip: bool = True
+    input_noise: float = 0.0
+    prior_scale: float = 0.0
+    prior_width: float = 1.0
+
+    @property
+    def shapes(self) -> list[LayerShape]:
+        """The layers."""
+        sizes = (self.n_features, *self.hidden, self.n_outputs)
+        last = len(sizes) - 2
+        gain = 1.0 if self.activation == "tanh" else sqrt(2.0)
+        return [
+            LayerShape(n_in, n_out, 1.0 if i in (0, last) else gain) for i, (n_in, n_out) in enumerate(pairwise(sizes))
+        ]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the layers that a draw generates."""
+        return sum(shape.n_in * shape.n_out + shape.n_out for shape in self.shapes)
+
+    def blocks(self) -> dict[str, Block]:
+        """All parameters."""
+        p, outputs = self.n_features, self.n_outputs
+        blocks = dict(self.generator.blocks())
+        for i, shape in enumerate(self.shapes):
+            blocks |= self.generator.layer_blocks(f"layer.{i}", shape)
+        if self.feature_scales:
+            blocks["scales"] = Block((p,), center=1.0)
+        if self.skip:
+            blocks["skip"] = Block((p, outputs), rate=1 / sqrt(p), precision=float(p))
+        if self.input_noise:
+            blocks["input_noise"] = Block((), center=_inverse_softplus(self.input_noise))
+        return blocks
+
+    @property
+    def layout(self) -> Layout:
+        """Where they lie."""
+        return Layout(self.blocks())
+
+    def draw_prior(self, n_members: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The members' fixed random functions, or None: frequencies (M, p, J), phases (M, J), amplitudes (M, J, O)."""
+        if not self.prior_scale:
+            return None
+        shapes = [(n_members, self.n_features, N_WAVES), (n_members, N_WAVES), (n_members, N_WAVES, self.n_outputs)]
+        normal = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in (shapes[0], shapes[2])]
+        phases = 2 * torch.pi * torch.rand(shapes[1], generator=generator, dtype=torch.float64)
+        scale = self.prior_scale * sqrt(2 / N_WAVES)
+        return normal[0] / (self.prior_width * sqrt(self.n_features)), phases, normal[1] * scale
+
+    def prior(self, waves: tuple[Tensor, Tensor, Tensor] | None, x: Tensor) -> Tensor | None:
+        """Values of the prior functions at x, (M or 1, R, p) -> (M, R, O)."""
+        if waves is None:
+            return None
+        frequencies, phases, amplitudes = waves
+        return torch.cos(x @ frequencies + phases[:, None]) @ amplitudes
+
+    def forward(
+        self, parts: Parts, x: Tensor, z: Tensor, prior: Tensor | None, noise: torch.Generator | None = None
+    ) -> Tensor:
+        """Outputs, (M, G, R, O).
+
+        Parameters
+        ----------
+        parts : the blocks
+        x : Tensor of shape (M, G or 1, R, p)
+            Rows of each draw; 1: all draws share the rows.
+        z : Tensor of shape (M, G, d)
+            Noise.
+        prior : Tensor of shape (M, G or 1, R, O), or None
+            The prior functions at x.
+        noise : torch.Generator or None
+            Of dropout and input noise; given in training only.
+        """
+        draws = self.generator.draws(parts, z, noise)
+        if noise is not None and self.input_noise:
+            scale = functional.softplus(parts["input_noise"])[:, None, None, None]
+            x = x + scale * torch.randn(x.shape, generator=noise, dtype=x.dtype, device=x.device)
+        h = x * parts["scales"][:, None, None] if self.feature_scales else x
+        activation, last = ACTIVATIONS[self.activation], len(self.hidden)
+        for i in range(last + 1):
+            h = self.generator.apply(parts, f"layer.{i}", h, draws)
+            if i < last:
+                h = activation(h)
+        if self.skip:
+            h = h + (x.flatten(1, 2) @ parts["skip"]).unflatten(1, x.shape[1:3])
+        return h if prior is None else h + prior
+
+    def outputs(self, parts: Parts, x: Tensor, z: Tensor, waves: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+        """Outputs of every draw at the same rows, (M or 1, R, p) -> (M, G, R, O)."""
+        prior = self.prior(waves, x)
+        x = x.expand(z.shape[0], -1, -1)
+        return self.forward(parts, x[:, None], z, None if prior is None else prior[:, None])
+
+
+def _inverse_softplus(value: float) -> float:
+    return float(torch.expm1(torch.tensor(value, dtype=torch.float64)).log())

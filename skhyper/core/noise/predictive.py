@@ -1,0 +1,133 @@
+"""Predictive distributions of a regression: mixtures of Gaussians, one component for each member and draw.
+
+Shapes: D components of equal weight, n rows, T targets; everything is per target unless it says joint.
+"""
+
+from collections.abc import Callable
+from math import log, pi, sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SQRT_2, SQRT_2PI, LOG_2PI = sqrt(2.0), sqrt(2 * pi), log(2 * pi)
+
+# Numbers in the largest array of differences between components.
+MAX_PAIRS = 2**23
+QUANTILE_STEPS = 100
+# Of a quantile, relative to the narrowest component.
+QUANTILE_TOL = 1e-12
+
+
+class Mixture(NamedTuple):
+    """(1/D) sum_k N(mean_k, std_k^2)."""
+
+    mean: Tensor  # (D, n, T)
+    std: Tensor  # (D, n, T)
+
+    def expectation(self) -> Tensor:
+        """Mean, (n, T)."""
+        return self.mean.mean(0)
+
+    def variance(self) -> Tensor:
+        """Mean of the variances plus variance of the means, (n, T)."""
+        return self.std.square().mean(0) + self.mean.var(0, correction=0)
+
+    def cdf(self, y: Tensor) -> Tensor:
+        """P(Y <= y), (n, T)."""
+        return normal_cdf((y - self.mean) / self.std).mean(0)
+
+    def density(self, y: Tensor) -> Tensor:
+        """p(y), (n, T)."""
+        return (torch.exp(-0.5 * ((y - self.mean) / self.std).square()) / (SQRT_2PI * self.std)).mean(0)
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """Joint log density of the targets of a row, (n,): targets are independent given the draw."""
+        t = (y - self.mean) / self.std
+        log_p = -(0.5 * (t * t + LOG_2PI) + self.std.log()).sum(-1)
+        return torch.logsumexp(log_p, 0) - log(len(log_p))
+
+    def quantile(self, q: float) -> Tensor:
+        """The solution of cdf(y) = q, (n, T): Newton's steps, kept inside a bracket that bisection narrows."""
+        own = self.mean + self.std * SQRT_2 * float(torch.erfinv(torch.tensor(2 * q - 1, dtype=torch.float64)))
+        low, high = own.amin(0), own.amax(0)
+        tol = QUANTILE_TOL * self.std.amin(0)
+        y = own.mean(0)
+        for _ in range(QUANTILE_STEPS):
+            excess = self.cdf(y) - q
+            low, high = torch.where(excess < 0, y, low), torch.where(excess > 0, y, high)
+            step = y - excess / self.density(y).clamp_min(torch.finfo(y.dtype).tiny)
+            inside = (step > low) & (step < high)
+            new = torch.where(excess == 0, y, torch.where(inside, step, (low + high) / 2))
+            moved, y = (new - y).abs(), new
+            if bool((moved <= tol + 1e-15 * y.abs()).all()):
+                break
+        return y
+
+    def crps(self, y: Tensor) -> Tensor:
+        """Continuous ranked probability score E|Y - y| - E|Y - Y'| / 2 in closed form, (n, T)."""
+        near = mean_absolute(self.mean - y, self.std.square()).mean(0)
+        d, n = self.mean.shape[0], max(1, self.mean.shape[1])
+        block = max(1, min(n, MAX_PAIRS // (d * d * self.mean.shape[2])))
+        own = []
+        for mean, std in zip(self.mean.split(block, 1), self.std.split(block, 1), strict=True):
+            v = std.square()
+            own.append(mean_absolute(mean[:, None] - mean, v[:, None] + v).mean((0, 1)))
+        return near - 0.5 * torch.cat(own)
+
+
+def normal_cdf(t: Tensor) -> Tensor:
+    """P(N(0, 1) <= t), accurate in the lower tail too."""
+    return 0.5 * torch.special.erfc(-t / SQRT_2)
+
+
+def mean_absolute(mean: Tensor, variance: Tensor) -> Tensor:
+    """E|N(mean, variance)|."""
+    std = variance.sqrt()
+    t = mean / std
+    return std * (2 / SQRT_2PI) * torch.exp(-0.5 * t * t) + mean * torch.special.erf(t / SQRT_2)
+
+
+class Parts(NamedTuple):
+    """Total uncertainty and its two parts, each (n, T) or (n,)."""
+
+    total: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
+
+
+def variance_parts(mixture: Mixture, n_members: int) -> Parts:
+    """Variances: within members on average, and between the members' means."""
+    means = mixture.mean.unflatten(0, (n_members, -1))
+    within = (mixture.std.square().unflatten(0, (n_members, -1)).mean(1) + means.var(1, correction=0)).mean(0)
+    between = means.mean(1).var(0, correction=0)
+    return Parts(within + between, within, between)
+
+
+def entropy_parts(probabilities: Tensor) -> Parts:
+    """Entropies in nats from (M, n, C): of the mean, mean of the members', and the difference, mutual information."""
+    total, own = entropy(probabilities.mean(0)), entropy(probabilities).mean(0)
+    return Parts(total, own, (total - own).clamp_min(0.0))
+
+
+def entropy(p: Tensor) -> Tensor:
+    """- sum p log p over the last axis."""
+    return -torch.special.xlogy(p, p).sum(-1)
+
+
+def best_log_factor(score: Callable[[Tensor], Tensor], n_targets: int, prior_std: float = 1.0) -> Tensor:
+    """The c that maximises score(c) - c^2 / (2 prior_std^2) for each target, (T,), on [-3, 3] by a grid, refined.
+
+    Parameters
+    ----------
+    score : callable
+        (T,) -> (T,), a log likelihood.
+    """
+    center, width = torch.zeros(n_targets, dtype=torch.float64), 3.0
+    for _ in range(4):
+        offsets = torch.linspace(-width, width, 25, dtype=torch.float64)
+        grid = (center + offsets[:, None]).clamp(-3.0, 3.0)
+        values = torch.stack([score(c) - c.square() / (2 * prior_std**2) for c in grid])
+        center = grid.gather(0, values.argmax(0, keepdim=True))[0]
+        width /= 10
+    return center

@@ -1,0 +1,185 @@
+"""The fit as a whole: scale, hold out, train all members, calibrate on what was held out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .dealing import hold_out
+from .likelihood import Categorical, FixedScale, Homoscedastic, marginal
+from .predictive import best_log_factor
+from .rows import Data
+from .scaling import Scaling, moments
+from .training import Model, Record, Rows, Settings, Trainer, Waves, held_out_outputs
+
+Watch = Callable[[Record], None]
+
+# Standard deviation of the prior of the log factor that calibrates sigma or the temperature.
+CALIBRATION_STD = 0.5
+
+
+class State(NamedTuple):
+    """All that a fitted model is, as tensors."""
+
+    flat: Tensor  # (M, P)
+    bank: Tensor  # (M, S, d)
+    waves: Waves | None
+    log_factor: Tensor  # (T,), added to log sigma; (1,), log temperature
+    x_scaling: Scaling
+    y_scaling: Scaling
+
+
+class Fit(NamedTuple):
+    """A state and how it came about."""
+
+    state: State
+    curve: list[Record]
+    n_rollbacks: int
+    optimizer: tuple[Tensor, Tensor, int]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What is held out.
+
+    Parameters
+    ----------
+    share : float
+        Of the rows, for each member; 0: nothing.
+    n_given : int
+        The last rows of the data are the user's own held-out rows.
+    """
+
+    share: float = 0.0
+    n_given: int = 0
+
+    def rows(
+        self, data: Data, n_members: int, categorical: bool, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Training and held-out rows of each member."""
+        n = len(data.x) - self.n_given
+        everything = torch.arange(n).expand(n_members, n)
+        if self.n_given:
+            return everything, torch.arange(n, n + self.n_given).expand(n_members, self.n_given)
+        if not self.share:
+            return everything, None
+        strata = data.y.argmax(1) if categorical else data.y[:, 0]
+        keep = torch.zeros(n, dtype=torch.bool)
+        if categorical:  # one row of each class stays with every member
+            order = torch.randperm(n, generator=generator)
+            for k in range(data.y.shape[1]):
+                keep[order[strata[order] == k][:1]] = True
+        return hold_out(n_members, self.share, strata, keep, generator)
+
+
+def target_scaling(y: Tensor, weight: Tensor) -> Scaling:
+    """Mean 0 and standard deviation 1; constant targets are only centred."""
+    mean, deviation = moments(y, weight)
+    return Scaling(mean, 1 / torch.where(deviation > 0, deviation, torch.ones_like(deviation)), torch.inf)
+
+
+def identity(n: int) -> Scaling:
+    """Of one-hot targets."""
+    return Scaling(torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64), torch.inf)
+
+
+def begin(
+    model: Model, n_members: int, n_samples: int, x_scaling: Scaling, y_scaling: Scaling, generator: torch.Generator
+) -> State:
+    """A model before training: its parameters, its noise bank, its prior functions."""
+    flat = model.layout.draw(n_members, generator)
+    waves = model.network.draw_prior(n_members, generator)
+    stochastic = model.network.generator.stochastic
+    shape = (n_members, (n_samples + 1) // 2 if stochastic else 1, model.network.generator.noise_dim)
+    half = torch.randn(shape, generator=generator, dtype=torch.float64)
+    bank = torch.stack([half, -half], 2).flatten(1, 2)[:, :n_samples] if stochastic else half
+    n_factors = 1 if isinstance(model.noise, Categorical) else model.noise.n_targets
+    return State(flat, bank, waves, torch.zeros(n_factors, dtype=torch.float64), x_scaling, y_scaling)
+
+
+def cast(state: State, like: Tensor) -> State:
+    """The state on another device or in another precision; scalings stay where they are."""
+    state = state._replace(flat=state.flat.to(like), bank=state.bank.to(like))
+    if state.waves is None:
+        return state
+    frequencies, phases, amplitudes = (part.to(like) for part in state.waves)
+    return state._replace(waves=(frequencies, phases, amplitudes))
+
+
+def run(
+    model: Model,
+    state: State,
+    data: Data,
+    holding: Holding,
+    settings: Settings,
+    generator: torch.Generator,
+    like: Tensor,
+    watch: Watch = lambda record: None,
+    optimizer: tuple[Tensor, Tensor, int] | None = None,
+) -> Fit:
+    """Train from `state` on raw rows, and calibrate.
+
+    Parameters
+    ----------
+    like : Tensor
+        Its dtype and device are those of the training.
+    optimizer : moments and number of steps, or None
+        Where an earlier run ended.
+    """
+    categorical = isinstance(model.noise, Categorical)
+    train_rows, held_rows = holding.rows(data, len(state.flat), categorical, generator)
+    weight = data.weight / data.weight.mean()
+    rows = Rows(*(v.to(like) for v in (state.x_scaling(data.x), state.y_scaling(data.y), weight)))
+    n_train = float(data.weight.sum() * train_rows.shape[1] / len(data.x))
+    work = cast(state, like)
+    device = like.device
+    noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    trainer = Trainer(
+        model,
+        rows,
+        train_rows.to(device),
+        None if held_rows is None else held_rows.to(device),
+        work.waves,
+        settings,
+        noise,
+        n_train,
+    )
+    trained = trainer.run(work.flat, watch, optimizer)
+    fitted = work._replace(flat=trained.flat)
+    factor = state.log_factor
+    # The squared loss knows no sigma: without held-out rows it is that of the training rows.
+    judges = train_rows if held_rows is None and isinstance(model.noise, FixedScale) else held_rows
+    if judges is not None:
+        factor = calibrate(model, fitted, rows, judges.to(device)).cpu()
+    back = torch.empty(0, dtype=torch.float64)
+    return Fit(cast(fitted, back)._replace(log_factor=factor), trained.curve, trained.n_rollbacks, trained.optimizer)
+
+
+@torch.no_grad()
+def calibrate(model: Model, state: State, rows: Rows, held_rows: Tensor) -> Tensor:
+    """The log factor of sigma (for each target), or the log temperature, that held-out rows ask for.
+
+    It maximises the pooled log likelihood of all members' held-out rows, each under its member's own mixture.
+    """
+    parts = model.layout.split(state.flat)
+    outputs = held_out_outputs(model, rows.x, held_rows, parts, state.bank, state.waves)
+    y, weight = rows.y[held_rows][:, None], rows.weight[held_rows]
+    weight = weight * (weight.numel() / weight.sum()) / len(held_rows)
+    if isinstance(model.noise, Homoscedastic):
+        log_sigma = model.noise.log_sigma(parts, outputs)
+        residual = (y - outputs[..., : model.noise.n_targets]) * torch.exp(-log_sigma)
+
+        def score(c: Tensor) -> Tensor:
+            c = c.to(residual)
+            log_p = -0.5 * (residual * torch.exp(-c)).square() - log_sigma - c
+            return (marginal(log_p, 1.0) * weight[..., None]).sum((0, 1)).double().cpu()
+
+        return best_log_factor(score, model.noise.n_targets, CALIBRATION_STD)
+
+    def score_classes(c: Tensor) -> Tensor:
+        log_p = (torch.log_softmax(outputs * torch.exp(-c.to(outputs)), -1) * y).sum(-1)
+        return (marginal(log_p, 1.0) * weight).sum().double().cpu()[None]
+
+    return best_log_factor(score_classes, 1, CALIBRATION_STD)

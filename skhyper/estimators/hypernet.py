@@ -1,0 +1,323 @@
+"""What HypernetRegressor and HypernetClassifier share: parameters, fit, and the fitted state."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..boundary import check_weights, refuse_unreadable, to_tensor, torch_session
+from ..core.noise.likelihood import NoiseModel
+from ..core.noise.predictor import Predictor, members_waves
+from ..core.noise.procedure import Fit, Holding, State, begin, run
+from ..core.noise.rows import Data
+from ..core.noise.scaling import Scaling
+from ..core.noise.training import Model, Record, Settings
+from .hypernet_options import (
+    ACTIVATIONS,
+    LEAST_ROWS,
+    SCALINGS,
+    SHARE,
+    SMALL_ROWS,
+    SMALL_SHARE,
+    resolve_device,
+    resolve_network,
+    resolve_settings,
+)
+from .hypernet_state import dump_state, load_state, to_arrays, to_tensors
+
+TEXT_HINT = (
+    "Encode strings and fill missing values first: the guide has a recipe with ColumnTransformer, OneHotEncoder and "
+    "SimpleImputer."
+)
+
+
+# Numbers in one block of outputs.
+MAX_OUTPUTS = 2**23
+
+
+class Uncertainty(NamedTuple):
+    """Total uncertainty and its parts."""
+
+    total: NDArray[np.float64]
+    aleatoric: NDArray[np.float64]
+    epistemic: NDArray[np.float64]
+
+
+class Encoded(NamedTuple):
+    """What training reads."""
+
+    data: Data
+    n_given: int  # rows at the end that the user holds out
+    small: bool
+
+
+class BaseHypernet(BaseEstimator, ABC):
+    """Networks whose weights are generated from noise, and trained by maximum likelihood."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "generator": [StrOptions({"auto", "full", "low_rank", "none"})],
+        "residual": ["boolean"],
+        "noise_dim": [Interval(Integral, 1, None, closed="left")],
+        "hypernet_hidden_layer_sizes": ["array-like"],
+        "hypernet_dropout": [Interval(Real, 0, 1, closed="left")],
+        "input_noise": [Interval(Real, 0, None, closed="left")],
+        "objective": [Interval(Real, 0, 1, closed="both")],
+        "n_train_samples": [Interval(Integral, 1, None, closed="left")],
+        "draws": [StrOptions({"shared", "dealt", "row"})],
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "prior_scale": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({"adam", "sgd"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({"cosine", "constant"})],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "early_stopping": [StrOptions({"auto"}), "boolean"],
+        "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
+        "preprocessing": [StrOptions(set(SCALINGS) - {None}), None],
+        "device": [str],
+        "dtype": [StrOptions({"float64", "float32"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+    }
+
+    @abstractmethod
+    def _noise_model(self, n_targets: int) -> NoiseModel:
+        """The noise model."""
+
+    @abstractmethod
+    def _encode_targets(self, y: Any, reset: bool) -> NDArray[np.float64]:
+        """Targets as a matrix, (n, T)."""
+
+    @abstractmethod
+    def _target_scaling(self, data: Data) -> Scaling:
+        """The scaling of targets."""
+
+    def _predictor(self, n_samples: int | None) -> tuple[Predictor, State]:
+        """The fitted members with the first `n_samples` of each one's noise bank."""
+        state = load_state(self._state)
+        size = state.bank.shape[1]
+        if n_samples is not None and not 1 <= n_samples <= size and self._model.network.generator.stochastic:
+            raise ValueError(f"n_samples must be in [1, {size}], the draws made at fit, got {n_samples}.")
+        return Predictor(self._model, state.flat, state.bank[:, : n_samples or size], state.waves), state
+
+    def _check_members(self) -> int:
+        """The number of members, which must be at least 2 to disagree."""
+        check_is_fitted(self)
+        members = len(self._state["flat"])
+        if members < 2:
+            raise ValueError(
+                "predict_uncertainty needs n_estimators of at least 2, got 1: the epistemic part is the disagreement "
+                "between members, which the spread of one member's draws does not measure."
+            )
+        return members
+
+    def _one_function(self, X: ArrayLike, member: int, noise: NDArray[np.float64]) -> torch.Tensor:
+        """Outputs of one member with one given noise, (n, O)."""
+        x = self._rows(X)
+        state = load_state(self._state)
+        waves = members_waves(state.waves, member)
+        z = to_tensor(noise)[None, None].to(state.flat.dtype)
+        predictor = Predictor(self._model, state.flat[member : member + 1], z, waves)
+        with torch_session(), torch.no_grad():
+            return predictor.outputs(state.x_scaling(to_tensor(x)).to(state.flat.dtype))[0, 0].double()
+
+    def _rows(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Checked rows of X."""
+        check_is_fitted(self)
+        refuse_unreadable(X=X)
+        return validate_data(self, X, dtype=np.float64, reset=False)
+
+    def _outputs(self, X: ArrayLike, n_samples: int | None = None) -> Iterator[tuple[slice, torch.Tensor, State]]:
+        """Blocks of rows and their outputs, (M, S, rows, O) in float64."""
+        x = self._rows(X)
+        predictor, state = self._predictor(n_samples)
+        size = max(1, MAX_OUTPUTS // (predictor.bank[..., 0].numel() * self._model.network.n_outputs))
+        for start in range(0, len(x), size):
+            part = slice(start, min(start + size, len(x)))
+            with torch_session(), torch.no_grad():
+                rows = state.x_scaling(to_tensor(x[part])).to(state.flat.dtype)
+                outputs = predictor.outputs(rows).double()
+            yield part, outputs, state
+
+    @abstractmethod
+    def _row_weights(self, y: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sample weights times those of the classes."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train all members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. Rows of weight zero are dropped.
+        X_val, y_val : array-like, default=None
+            Rows to stop and to calibrate by, instead of some of X's own.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range or does not go with the data, or X or y hold NaN or infinity.
+        TypeError
+            If X or y are masked arrays or hold dates.
+        """
+        again = self.warm_start and hasattr(self, "_state")
+        encoded = self._encode(X, y, sample_weight, X_val, y_val, reset=not again)
+        settings = resolve_settings(self, encoded.small, len(encoded.data.x) - encoded.n_given)
+        self._fit(encoded, settings, Holding(self._held_out_share(encoded), encoded.n_given), again)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        """One pass through the rows."""
+        again = hasattr(self, "_state")
+        encoded = self._encode(X, y, sample_weight, None, None, reset=not again)
+        settings = resolve_settings(self, encoded.small, len(encoded.data.x), one_pass=True)
+        self._fit(encoded, settings, Holding(), again, keep_optimizer=True)
+        return self
+
+    def _encode(self, x: Any, y: Any, sample_weight: Any, x_val: Any, y_val: Any, reset: bool) -> Encoded:
+        """Checked rows as tensors; those of weight zero are gone."""
+        x, y = self._check_rows(x, y, reset)
+        weights = check_weights(sample_weight, x)
+        weights = np.ones(len(x)) if weights is None else weights
+        keep = weights > 0
+        x, y, weights = x[keep], y[keep], weights[keep]
+        targets = self._encode_targets(y, reset)
+        data = Data(to_tensor(x), to_tensor(targets), to_tensor(self._row_weights(y, weights)))
+        data, small = data.compact(SMALL_ROWS)
+        if (x_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together, got only one of them.")
+        if x_val is None:
+            return Encoded(data, 0, small)
+        x_val, y_val = self._check_rows(x_val, y_val, reset=False)
+        given = Data(to_tensor(x_val), to_tensor(self._encode_targets(y_val, False)), torch.ones(len(x_val)).double())
+        return Encoded(Data(*(torch.cat(pair) for pair in zip(data, given, strict=True))), len(x_val), small)
+
+    def _check_rows(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        refuse_unreadable(X=x, y=y)
+        try:
+            return validate_data(
+                self,
+                x,
+                y,
+                reset=reset,
+                dtype=np.float64,
+                multi_output=True,
+                y_numeric=self._y_numeric,
+                ensure_min_samples=2 if reset else 1,
+            )
+        except ValueError as error:
+            if "could not convert string" in str(error) or "NaN" in str(error):
+                raise type(error)(f"{error} {TEXT_HINT}") from error
+            raise
+
+    def _held_out_share(self, encoded: Encoded) -> float:
+        """The share of the rows that each member holds out; 0 for none."""
+        n = len(encoded.data.x)
+        share = self.validation_fraction
+        if share == "auto":
+            share = SMALL_SHARE if encoded.small else SHARE
+        if self.early_stopping is True and n * share < 2:
+            raise ValueError(
+                f"validation_fraction must leave at least 2 rows to stop by, got validation_fraction={share} of {n} "
+                "rows; raise it or set early_stopping=False."
+            )
+        holds_out = n >= LEAST_ROWS if self.early_stopping == "auto" else self.early_stopping
+        return float(share) if holds_out else 0.0
+
+    def _fit(
+        self, encoded: Encoded, settings: Settings, holding: Holding, again: bool, keep_optimizer: bool = False
+    ) -> None:
+        """Train, and store what was learnt."""
+        data = encoded.data
+        n = len(data.x) - encoded.n_given
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        if again:
+            seed = (seed + 7919 * self.t_) % (2**31 - 1)
+        generator = torch.Generator().manual_seed(seed)
+        with torch_session():
+            if again:
+                model, state = self._model, load_state(self._state)
+            else:
+                own = Data(*(values[:n] for values in data))
+                model = Model(
+                    resolve_network(self, data.x.shape[1], self._noise_model(data.y.shape[1])),
+                    self._noise_model(data.y.shape[1]),
+                )
+                scaling = SCALINGS[self.preprocessing](own.x, own.weight)
+                state = begin(model, self.n_estimators, self.n_samples, scaling, self._target_scaling(own), generator)
+                self.t_ = 0
+            like = torch.empty(0, dtype=getattr(torch, self.dtype), device=resolve_device(self.device))
+            optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
+            work = model.network.n_weights * len(state.flat) * settings.n_draws * settings.batch_size
+            with torch_session(work):
+                fit = run(model, state, data, holding, settings, generator, like, self._watch(), optimizer)
+        self._store(model, fit, settings, n, again, keep_optimizer)
+
+    def _store(self, model: Model, fit: Fit, settings: Settings, n: int, again: bool, keep_optimizer: bool) -> None:
+        self._model, self._state = model, dump_state(fit.state)
+        if keep_optimizer:
+            self._optimizer = to_arrays(fit.optimizer)
+        names = ("loss", "held_out", "spread")
+        curves = [np.array([float(getattr(record, name).mean()) for record in fit.curve]) for name in names]
+        if again:
+            old = (self.loss_curve_, self.validation_loss_curve_, self.weight_spread_curve_)
+            curves = [np.concatenate(pair) for pair in zip(old, curves, strict=True)]
+        self.loss_curve_, self.validation_loss_curve_, self.weight_spread_curve_ = curves
+        self.t_ += settings.n_steps
+        rows_seen = settings.n_steps * min(settings.batch_size, n)
+        self.n_iter_ = max(1, round(rows_seen / n)) + (self.n_iter_ if again else 0)
+        self.n_rollbacks_ = fit.n_rollbacks
+        if fit.n_rollbacks:
+            warnings.warn(
+                f"The loss was not finite {fit.n_rollbacks} time(s); the members concerned went on from their best "
+                f"weights with a smaller learning rate. Lower learning_rate_init (now {self.learning_rate_init}) or "
+                "look for outliers in y.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _watch(self) -> Any:
+        """Prints a line for each evaluation if `verbose`."""
+        if not self.verbose:
+            return lambda record: None
+
+        def say(record: Record) -> None:
+            print(
+                f"[{type(self).__name__}] step {record.step}: loss {float(record.loss.mean()):.4f}, held-out loss "
+                f"{float(record.held_out.mean()):.4f}, weight spread {float(record.spread.mean()):.4g}"
+            )
+
+        return say

@@ -1,0 +1,178 @@
+"""From the words of HypernetRegressor and HypernetClassifier to configurations of the core."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.noise.dealing import Dealing
+from ..core.noise.generators import FullGenerator, Generator, LowRankGenerator, PointGenerator
+from ..core.noise.likelihood import NoiseModel
+from ..core.noise.network import ACTIVATIONS as ACTIVATIONS
+from ..core.noise.network import StochasticMLP
+from ..core.noise.scaling import Scaling, no_scaling, robust_scaling, standard_scaling
+from ..core.noise.training import Settings
+
+# At most this many distinct rows: full batch, and weights equal repeated rows exactly.
+SMALL_ROWS = 100
+SMALL_STEPS = 200
+
+# Shares of the rows that each member holds out, and the number of rows below which none are.
+SHARE, SMALL_SHARE = 0.1, 0.25
+LEAST_ROWS = 12
+
+# Numbers in a full generator above which "auto" takes low rank.
+MAX_FULL = 2**19
+
+# Passes of "auto", and the bounds of its updates; the lower one is smaller for few rows.
+PASSES = 200
+MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 6000, 20000, 20
+
+SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
+    "robust": robust_scaling,
+    "standard": standard_scaling,
+    None: no_scaling,
+}
+
+# The settings of Sheikh et al. (2017) that regression and classification share, and what they leave open.
+PAPER: dict[str, Any] = {
+    "activation": "relu",
+    "generator": "full",
+    "residual": False,
+    "noise_dim": 20,
+    "hypernet_hidden_layer_sizes": (100, 50),
+    "hypernet_dropout": 0.5,
+    "input_noise": 0.5,
+    "objective": 0.0,
+    "n_train_samples": 1,
+    "draws": "row",
+    "n_samples": 100,
+    "n_estimators": 1,
+    "prior_scale": 0.0,
+    "alpha": 0.0,
+    "learning_rate_init": 0.01,
+    "learning_rate": "constant",
+    "batch_size": 1,
+    "max_iter": 2000,
+    "early_stopping": False,
+    "preprocessing": "standard",
+}
+
+
+def layer_sizes(values: Any, name: str) -> tuple[int, ...]:
+    """Sizes of hidden layers, checked.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no positive integer.
+    """
+    sizes = np.atleast_1d(np.asarray(values, dtype=object)).tolist()
+    if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        raise ValueError(f"{name} must hold positive integers, got {values!r}.")
+    return tuple(int(size) for size in sizes)
+
+
+def resolve_generator(estimator: Any, sizes: tuple[int, ...]) -> Generator:
+    """The generator of weights.
+
+    Parameters
+    ----------
+    estimator : BaseHypernet
+    sizes : tuple of int
+        Of all layers of the main network, input and output among them.
+    """
+    hidden = layer_sizes(estimator.hypernet_hidden_layer_sizes, "hypernet_hidden_layer_sizes")
+    kind = estimator.generator
+    if kind == "auto":
+        n_weights = sum((a + 1) * b for a, b in pairwise(sizes))
+        kind = "full" if n_weights * (int(estimator.noise_dim), *hidden)[-1] <= MAX_FULL else "low_rank"
+    if kind == "none":
+        return PointGenerator(1)
+    common = {
+        "noise_dim": int(estimator.noise_dim),
+        "hidden": hidden,
+        "dropout": float(estimator.hypernet_dropout),
+        "residual": bool(estimator.residual),
+        "scale_input": not estimator.residual,
+    }
+    if kind == "full":
+        return FullGenerator(**common)
+    return LowRankGenerator(**common, rank=int(estimator.noise_dim))
+
+
+def resolve_network(estimator: Any, n_features: int, noise: NoiseModel) -> StochasticMLP:
+    """The main network."""
+    hidden = layer_sizes(estimator.hidden_layer_sizes, "hidden_layer_sizes")
+    return StochasticMLP(
+        n_features,
+        noise.n_outputs,
+        hidden,
+        estimator.activation,
+        resolve_generator(estimator, (n_features, *hidden, noise.n_outputs)),
+        feature_scales=bool(estimator.residual),
+        skip=bool(estimator.residual),
+        input_noise=float(estimator.input_noise),
+        prior_scale=float(estimator.prior_scale),
+    )
+
+
+def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = False) -> Settings:
+    """How to train on n_rows rows.
+
+    Raises
+    ------
+    ValueError
+        If the batch size exceeds the number of rows.
+    """
+    batch = estimator.batch_size
+    if batch == "auto":
+        batch = n_rows if small else auto_batch(n_rows)
+    elif batch > n_rows and not one_pass:
+        raise ValueError(f"batch_size must be at most the number of training rows, {n_rows}, got {batch}.")
+    batch = min(int(batch), n_rows)
+    per_pass = max(1, n_rows // batch)
+    if one_pass:
+        n_steps = per_pass
+    elif estimator.max_iter == "auto":
+        n_steps = (
+            SMALL_STEPS if small else int(np.clip(PASSES * per_pass, min(MIN_STEPS, STEPS_PER_ROW * n_rows), MAX_STEPS))
+        )
+    else:
+        n_steps = int(estimator.max_iter) * per_pass
+    stochastic = estimator.generator != "none"
+    return Settings(
+        n_steps=n_steps,
+        batch_size=batch,
+        learning_rate=float(estimator.learning_rate_init),
+        schedule="constant" if one_pass else estimator.learning_rate,
+        alpha=float(estimator.alpha),
+        exponent=float(estimator.objective),
+        n_draws=int(estimator.n_train_samples) if stochastic else 1,
+        dealing=Dealing(estimator.draws) if stochastic and not (small and not one_pass) else Dealing.SHARED,
+        optimizer=estimator.solver,
+    )
+
+
+def auto_batch(n_rows: int) -> int:
+    """A power of two from 32 to 256, near a sixteenth of the rows."""
+    return int(np.clip(2 ** round(np.log2(max(1, n_rows) / 16)), 32, 256))
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device; "auto" is CUDA where it is available.
+
+    Raises
+    ------
+    ValueError
+        If the name is no device of this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'device must be "auto" or a device of this machine, got {name!r}.') from error

@@ -1,0 +1,557 @@
+"""HypernetRegressor: regression by networks whose weights come from noise."""
+
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
+
+from ..boundary import refuse_unreadable, to_numpy, to_tensor, torch_session
+from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, NoiseModel
+from ..core.noise.predictive import Mixture, variance_parts
+from ..core.noise.procedure import State, target_scaling
+from ..core.noise.rows import Data
+from ..core.noise.scaling import Scaling
+from .hypernet import BaseHypernet, Uncertainty
+from .hypernet_options import PAPER
+from .hypernet_state import load_state
+
+# The smallest standard deviation, in the unit of y.
+TINY = 1e-300
+
+NOISE_MODELS: dict[str, type[NoiseModel]] = {
+    "homoscedastic": Homoscedastic,
+    "heteroscedastic": Heteroscedastic,
+    "squared": FixedScale,
+}
+
+
+class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
+    """Regression with predictive distributions, by networks whose weights are generated from noise.
+
+    A hypernetwork g turns noise z ~ N(0, I) into the weights of a main network f, and each of M members minimises
+
+        (1/n) sum_i s_i [-(1/a) log (1/K) sum_k p(y_i | f(x_i; g(z_k)))^a] + alpha / (2 n) sum_j c_j w_j^2
+
+    over its training rows, with K draws a step, p Gaussian, s_i the sample weights (mean 1) and c_j the number of
+    inputs of the layer that w_j belongs to. The predictive distribution is the mixture over members and over draws of a
+    noise bank that is fixed at fit: predictions are deterministic and do not depend on the other rows.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(50,)
+        Units of the main network's hidden layers, at least 1 each; empty: a linear model.
+    activation : {"relu", "silu", "tanh", "gelu"}, default="silu"
+        Of the main network's hidden layers.
+    generator : {"auto", "full", "low_rank", "none"}, default="auto"
+        How noise becomes weights. "full": every weight has its own linear form of the hypernetwork's last features;
+        "low_rank": draws differ along `noise_dim` directions in each layer; "auto": "full" as long as that is small;
+        "none": no noise, the plain network trained by the same means.
+    residual : bool, default=True
+        Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
+        linear skip. False: the hypernetwork must make all of the weights.
+    noise_dim : int, default=8
+        Entries of the noise, at least 1.
+    hypernet_hidden_layer_sizes : array-like of int, default=()
+        Units of the hidden layers between noise and weights; empty: weights are affine in the noise.
+    hypernet_dropout : float, default=0.0
+        Share in [0, 1) of these units that is dropped in training.
+    input_noise : float, default=0.0
+        Start of the learned scale of Gaussian noise on the scaled X in training; 0: none.
+    objective : float, default=0.5
+        The exponent a in [0, 1]. 1 is the marginal likelihood of each row, 0 the mean log likelihood over draws,
+        whose optimum is a single weight vector.
+    n_train_samples : int, default=4
+        K, draws of the weights in a training step.
+    draws : {"shared", "dealt", "row"}, default="shared"
+        "shared": each of the K draws sees the whole minibatch; "dealt": the minibatch is dealt out over them; "row":
+        each row has a draw of its own. The last two leave one draw a row, so that `objective` has no say.
+    n_samples : int, default=16
+        Draws of each member that predictions average, at least 1; made once, at fit.
+    noise_model : {"homoscedastic", "heteroscedastic", "squared"}, default="heteroscedastic"
+        Standard deviation of the Gaussian p. "homoscedastic": one for each target and member; "heteroscedastic": that
+        times a function of the row that is shrunk to 1; "squared": squared error, with the standard deviation found
+        after training.
+    min_std : float, default=0.0
+        Smallest standard deviation of the observation noise, in the unit of y: half the step of a rounded target.
+    n_estimators : int, default=4
+        M, members: networks with their own initial weights, held-out rows and prior functions.
+    prior_scale : float, default=0.1
+        Standard deviation of the members' fixed random prior functions, in units of the scaled target (the logits).
+        They keep members apart where there are no data.
+    alpha : float, default=0.02
+        Precision of the Gaussian prior of the weights, in [0, inf).
+    solver : {"adam", "sgd"}, default="adam"
+        Optimiser; "sgd" has a momentum of 0.9.
+    learning_rate_init : float, default=0.05
+        Largest learning rate, of weights in units of their prior's standard deviation at alpha = 1.
+    learning_rate : {"cosine", "constant"}, default="cosine"
+        How it goes on: down to zero along a cosine, after a short rise, or not at all.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
+        power of two from 32 to 256.
+    max_iter : int or "auto", default="auto"
+        Passes through the rows. "auto": 200 updates for at most 100 distinct rows, else 200 passes, but no less than
+        6,000 updates (20 for each row, if that is less) and no more than 20,000.
+    early_stopping : bool or "auto", default="auto"
+        Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
+        its probabilities). "auto": for more than 100 distinct rows.
+    validation_fraction : float, default=0.1
+        Share of rows in (0, 1) that each member holds out.
+    preprocessing : {"robust", "standard"} or None, default="robust"
+        Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
+        deviation; None: X as it is. y is always scaled to mean 0 and standard deviation 1.
+    device : str, default="cpu"
+        Where training runs: "cpu", "cuda", ..., or "auto": CUDA where there is any.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of training.
+    random_state : int, RandomState instance or None, default=None
+        Seed of everything that is drawn, the noise that predictions use included.
+    verbose : int, default=0
+        1: a line for each evaluation.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights and the scaling of the last one.
+
+    Attributes
+    ----------
+    loss_curve_ : ndarray of shape (n_evaluations,)
+        Training loss, mean over members and over the steps since the last evaluation.
+    validation_loss_curve_ : ndarray of shape (n_evaluations,)
+        Loss of held-out rows, mean over members; nan without.
+    weight_spread_curve_ : ndarray of shape (n_evaluations,)
+        Mean over the weights of their standard deviation over 10 draws.
+    n_iter_ : int
+        Passes through the training rows.
+    t_ : int
+        Updates.
+    n_rollbacks_ : int
+        How often a member's loss was not finite in the last fit.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string names.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range or does not go with the data, or X or y hold NaN, infinity or strings.
+    TypeError
+        If X or y are masked arrays or hold dates.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a member's loss was not finite; it went on from its best weights.
+
+    See Also
+    --------
+    HypernetClassifier : For labels.
+
+    Notes
+    -----
+    With at most 100 distinct rows training is full batch with draws shared and nothing held out, on rows sorted and
+    made distinct: then integer weights equal repeated rows exactly, and the order of rows has no influence.
+
+    The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
+    noise model. Only what members disagree about is epistemic.
+
+    One training step costs about M K times that of the main network with shared draws, M times with dealt ones.
+
+    References
+    ----------
+    .. [1] A.-S. Sheikh, K. Rasul, A. Merentitis and U. Bergmann, "Stochastic maximum likelihood optimization via
+       hypernetworks", 2017.
+    .. [2] I. Osband, J. Aslanides and A. Cassirer, "Randomized prior functions for deep reinforcement learning", 2018.
+    .. [3] D. Holzmueller, L. Grinsztajn and I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
+       on tabular data", 2024.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_friedman1
+    >>> from skhyper import HypernetRegressor
+    >>> X, y = make_friedman1(80, noise=1.0, random_state=0)
+    >>> model = HypernetRegressor(random_state=0).fit(X, y)
+    >>> mean, std = model.predict(X, return_std=True)
+    >>> model.predict_interval(X, coverage=0.9).shape
+    (80, 2)
+    >>> float(model.score(X, y)) > 0.8
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseHypernet._parameter_constraints,
+        "noise_model": [StrOptions(set(NOISE_MODELS))],
+        "min_std": [Interval(Real, 0, None, closed="left")],
+    }
+    _y_numeric = True
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (50,),
+        *,
+        activation: str = "silu",
+        generator: str = "auto",
+        residual: bool = True,
+        noise_dim: int = 8,
+        hypernet_hidden_layer_sizes: Any = (),
+        hypernet_dropout: float = 0.0,
+        input_noise: float = 0.0,
+        objective: float = 0.5,
+        n_train_samples: int = 4,
+        draws: str = "shared",
+        n_samples: int = 16,
+        noise_model: str = "heteroscedastic",
+        min_std: float = 0.0,
+        n_estimators: int = 4,
+        prior_scale: float = 0.1,
+        alpha: float = 0.02,
+        solver: str = "adam",
+        learning_rate_init: float = 0.05,
+        learning_rate: str = "cosine",
+        batch_size: Any = "auto",
+        max_iter: Any = "auto",
+        early_stopping: Any = "auto",
+        validation_fraction: Any = "auto",
+        preprocessing: str | None = "robust",
+        device: str = "cpu",
+        dtype: str = "float64",
+        random_state: Any = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.generator = generator
+        self.residual = residual
+        self.noise_dim = noise_dim
+        self.hypernet_hidden_layer_sizes = hypernet_hidden_layer_sizes
+        self.hypernet_dropout = hypernet_dropout
+        self.input_noise = input_noise
+        self.objective = objective
+        self.n_train_samples = n_train_samples
+        self.draws = draws
+        self.n_samples = n_samples
+        self.noise_model = noise_model
+        self.min_std = min_std
+        self.n_estimators = n_estimators
+        self.prior_scale = prior_scale
+        self.alpha = alpha
+        self.solver = solver
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.preprocessing = preprocessing
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    @classmethod
+    def from_paper(cls, **overrides: Any) -> Self:
+        """Give the settings of Sheikh et al. (2017), as far as they are printed.
+
+        One weight draw for each row, a hypernetwork with dropout 0.5 and no residual base, learned softplus scales on
+        its input noise (start 1) and on Gaussian input noise (start 0.5), squared error, minibatches of one row, 2,000
+        epochs, no early stopping. Above 5,000 rows the paper takes minibatches of 512: pass `batch_size=512`. It
+        leaves open the noise dimension, the sizes of the hypernetwork for regression, the optimiser and its learning
+        rate, the number of draws at prediction and the activation's scale at the start; the values here are ours.
+
+        Parameters
+        ----------
+        **overrides : dict
+            Other parameters of the constructor, or other values.
+
+        Returns
+        -------
+        model : HypernetRegressor
+            Unfitted.
+        """
+        return cls(**{**PAPER, "noise_model": "squared", **overrides})
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Go once through some rows; the first call also fixes the scaling of X and y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+        """
+        return self._partial_fit(X, y, sample_weight)
+
+    def predict(self, X: ArrayLike, return_std: bool = False, n_samples: int | None = None) -> Any:
+        """Predict the mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        return_std : bool, default=False
+            Whether to give standard deviations too. They include the observation noise.
+        n_samples : int, default=None
+            Number of draws of each member, at most the number made at fit; None: all.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,) or (n_samples, n_targets)
+            Mean of the predictive distribution.
+        std : ndarray of the same shape
+            Its standard deviation; only if `return_std`.
+        """
+        if not return_std:
+            return self._collect(X, lambda mixture, part: mixture.expectation(), n_samples)
+
+        def both(mixture: Mixture, part: slice) -> torch.Tensor:
+            return torch.stack([mixture.expectation(), mixture.variance().sqrt()], -1)
+
+        values = self._collect(X, both, n_samples)
+        return values[..., 0], values[..., 1]
+
+    def predict_quantiles(self, X: ArrayLike, quantiles: ArrayLike = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
+        """Predict quantiles.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
+            Levels in (0, 1).
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples, n_quantiles) or (n_samples, n_targets, n_quantiles)
+            Quantiles of the predictive distribution, of each target by itself.
+        """
+        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"quantiles must lie in the open interval (0, 1), got {quantiles!r}.")
+        return self._collect(X, lambda mixture, part: torch.stack([mixture.quantile(q) for q in levels], -1))
+
+    def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.float64]:
+        """Predict central intervals.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        coverage : float, default=0.9
+            Share of observations in (0, 1) that should lie inside.
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Lower and upper ends.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage must lie in the open interval (0, 1), got {coverage!r}.")
+        return self.predict_quantiles(X, [0.5 - coverage / 2, 0.5 + coverage / 2])
+
+    def cdf(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """Evaluate the predictive distribution function.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Where to evaluate it.
+
+        Returns
+        -------
+        p : ndarray of the shape of y
+            Probability of a value of at most y.
+        """
+        targets = self._check_targets(X, y)
+        return self._collect(X, lambda mixture, part: mixture.cdf(targets[part]))
+
+    def log_prob(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """Evaluate the log density in y's own unit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Observations.
+
+        Returns
+        -------
+        log_p : ndarray of shape (n_samples,)
+            Log density of the mixture over members and draws; of all targets of a row jointly.
+        """
+        targets = self._check_targets(X, y)
+        return self._collect(X, lambda mixture, part: mixture.log_density(targets[part])[:, None], flat=True)
+
+    def crps(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """Evaluate the continuous ranked probability score, E|Y - y| - E|Y - Y'| / 2; lower is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Observations.
+
+        Returns
+        -------
+        score : ndarray of the shape of y
+            In the unit of y, of each target by itself.
+        """
+        targets = self._check_targets(X, y)
+        return self._collect(X, lambda mixture, part: mixture.crps(targets[part]))
+
+    def sample_y(self, X: ArrayLike, n_samples: int = 1, random_state: Any = 0) -> NDArray[np.float64]:
+        """Draw observations.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+        n_samples : int, default=1
+            Number of observations for each row. All rows of a column share member and draw.
+        random_state : int, RandomState instance or None, default=0
+            Seed.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_targets, n_samples)
+            Observations, noise included.
+        """
+        random = check_random_state(random_state)
+        check_is_fitted(self)
+        n_components = self._state["bank"].shape[0] * self._state["bank"].shape[1]
+        chosen = torch.from_numpy(random.randint(n_components, size=n_samples))
+        noise = to_tensor(random.standard_normal((n_samples, _num_samples(X), self._n_targets)))
+
+        def draw(mixture: Mixture, part: slice) -> torch.Tensor:
+            values = mixture.mean[chosen] + mixture.std[chosen] * noise[:, part]
+            return values.movedim(0, -1)
+
+        return self._collect(X, draw)
+
+    def sample_functions(self, n: int = 1, random_state: Any = 0) -> list[Callable[[ArrayLike], NDArray[np.float64]]]:
+        """Draw regression functions: each has the same weights for all rows and calls.
+
+        Parameters
+        ----------
+        n : int, default=1
+            Number of functions.
+        random_state : int, RandomState instance or None, default=0
+            Seed of the choice of member and noise.
+
+        Returns
+        -------
+        functions : list of callables
+            From X to values without observation noise, of shape (n_samples,) or (n_samples, n_targets).
+        """
+        check_is_fitted(self)
+        random = check_random_state(random_state)
+        n_members, noise_dim = len(self._state["flat"]), self._state["bank"].shape[2]
+        return [_Function(self, random.randint(n_members), random.standard_normal(noise_dim)) for _ in range(n)]
+
+    def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
+        """Split the predictive variance.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        parts : Uncertainty
+            Variances `total` = `aleatoric` + `epistemic`, each of shape (n_samples,) or (n_samples, n_targets), in
+            the squared unit of y. Epistemic is the variance between the members' means; what one member's draws
+            spread is part of its noise model.
+        """
+        members = self._check_members()
+        stacked = self._collect(X, lambda mixture, part: torch.stack(variance_parts(mixture, members), -1))
+        return Uncertainty(*np.moveaxis(stacked, -1, 0))
+
+    def _noise_model(self, n_targets: int) -> NoiseModel:
+        return NOISE_MODELS[self.noise_model](n_targets)
+
+    def _encode_targets(self, y: Any, reset: bool) -> NDArray[np.float64]:
+        y = np.asarray(y, dtype=np.float64)
+        if reset:
+            self._vector = y.ndim == 1
+            self._n_targets = 1 if y.ndim == 1 else y.shape[1]
+        targets = y.reshape(len(y), -1)
+        if targets.shape[1] != self._n_targets:
+            raise ValueError(f"y must have {self._n_targets} target(s) as in the first fit, got {targets.shape[1]}.")
+        return targets
+
+    def _row_weights(self, y: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return weights
+
+    def _target_scaling(self, data: Data) -> Scaling:
+        return target_scaling(data.y, data.weight)
+
+    def _check_targets(self, X: ArrayLike, y: ArrayLike) -> torch.Tensor:
+        check_is_fitted(self)
+        refuse_unreadable(y=y)
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        targets = (column_or_1d(y)[:, None] if self._n_targets == 1 else y).reshape(len(y), -1)
+        if targets.shape != (_num_samples(X), self._n_targets):
+            raise ValueError(
+                f"y must have one row for each of the {_num_samples(X)} rows of X and {self._n_targets} target(s), "
+                f"got shape {np.shape(y)}."
+            )
+        return to_tensor(targets)
+
+    def _mixture(self, outputs: torch.Tensor, state: State) -> Mixture:
+        """The predictive distribution in y's unit, from outputs (M, S, n, O)."""
+        noise, scale = self._model.noise, 1 / state.y_scaling.factor
+        parts = self._model.layout.split(state.flat.double())
+        log_sigma = noise.log_sigma(parts, outputs) + state.log_factor
+        mean = outputs[..., : noise.n_targets] * scale + state.y_scaling.center
+        std = (torch.exp(log_sigma) * scale).clamp_min(max(self.min_std, TINY)).expand_as(mean)
+        return Mixture(mean.flatten(0, 1), std.flatten(0, 1))
+
+    def _collect(
+        self,
+        X: ArrayLike,
+        reduce: Callable[[Mixture, slice], torch.Tensor],
+        n_samples: int | None = None,
+        flat: bool = False,
+    ) -> NDArray[np.float64]:
+        """What `reduce` makes of each block of rows, (rows, T, ...), put together."""
+        blocks = []
+        for part, outputs, state in self._outputs(X, n_samples):
+            with torch_session(), torch.no_grad():
+                blocks.append(to_numpy(reduce(self._mixture(outputs, state), part)))
+        values = np.concatenate(blocks)
+        return values[:, 0] if flat or self._vector else values
+
+
+class _Function:
+    """One member with one fixed noise."""
+
+    def __init__(self, model: HypernetRegressor, member: int, noise: NDArray[np.float64]) -> None:
+        self.model, self.member, self.noise = model, member, noise
+
+    def __call__(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Values at the rows of X."""
+        model = self.model
+        outputs = model._one_function(X, self.member, self.noise)[:, : model._n_targets]
+        scaling = load_state(model._state).y_scaling
+        values = to_numpy(outputs / scaling.factor + scaling.center)
+        return values[:, 0] if model._vector else values

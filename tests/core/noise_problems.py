@@ -1,0 +1,33 @@
+"""Small networks that several tests of weights from noise share."""
+
+import torch
+
+from skhyper.core.noise.generators import FullGenerator, LowRankGenerator, PointGenerator
+from skhyper.core.noise.likelihood import Homoscedastic
+from skhyper.core.noise.network import StochasticMLP
+from skhyper.core.noise.training import Model
+
+GENERATORS = {
+    "full": FullGenerator(noise_dim=3),
+    "full, hidden": FullGenerator(noise_dim=3, hidden=(5, 4), scale_input=True),
+    "full, no base": FullGenerator(noise_dim=3, hidden=(4,), residual=False),
+    "low rank": LowRankGenerator(noise_dim=3, rank=2),
+    "low rank, hidden, no base": LowRankGenerator(noise_dim=3, hidden=(4,), residual=False, rank=2),
+    "point": PointGenerator(noise_dim=1),
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def make_model(generator, n_features=3, n_outputs=2, hidden=(6, 5), noise=None, **options):
+    """A model, and parameters of two members that are all away from zero."""
+    noise = noise or Homoscedastic(n_outputs)
+    model = Model(StochasticMLP(n_features, noise.n_outputs, hidden, "tanh", generator, **options), noise)
+    flat = model.layout.draw(2, seeded(1))
+    return model, flat + 0.1 * normal(*flat.shape, seed=2)

@@ -1,0 +1,133 @@
+"""Generators and the main network: every route to the outputs gives those of the explicit weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from noise_problems import GENERATORS, make_model, normal, seeded
+
+from skhyper.core.noise.generators import FullGenerator, LowRankGenerator
+from skhyper.core.noise.predictor import Predictor
+
+GENERATOR = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
+
+
+def by_hand(model, flat, x, z):
+    """Outputs (M, G, R, O) of plain loops over members, draws and layers with explicit weights."""
+    network = model.network
+    parts = model.layout.split(flat)
+    draws = network.generator.draws(parts, z)
+    layers = [network.generator.weights(parts, f"layer.{i}", draws) for i in range(len(network.shapes))]
+    members = []
+    for m in range(len(flat)):
+        rows = []
+        for g in range(z.shape[1]):
+            own = x[m, g if x.shape[1] > 1 else 0]
+            h = own * parts["scales"][m]
+            for i, (w, b) in enumerate(layers):
+                h = h @ w[m, g] + b[m, g]
+                h = torch.tanh(h) if i + 1 < len(layers) else h
+            rows.append(h + own @ parts["skip"][m])
+        members.append(torch.stack(rows))
+    return torch.stack(members)
+
+
+@GENERATOR
+@pytest.mark.parametrize(("groups", "rows"), [(4, 3), (7, 1), (1, 5)])
+def test_outputs_are_those_of_explicit_weights(generator, groups, rows):
+    """Draws with rows of their own; with one row a draw no weights are formed."""
+    model, flat = make_model(generator)
+    x, z = normal(2, groups, rows, 3), normal(2, groups, generator.noise_dim, seed=3)
+    torch.testing.assert_close(
+        model.network.forward(model.layout.split(flat), x, z, None), by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13
+    )
+
+
+@GENERATOR
+def test_draws_may_share_their_rows(generator):
+    """Without noise there is one draw."""
+    model, flat = make_model(generator)
+    x, z = normal(2, 1, 5, 3), normal(2, 4 if generator.stochastic else 1, generator.noise_dim, seed=3)
+    torch.testing.assert_close(
+        model.network.forward(model.layout.split(flat), x, z, None), by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13
+    )
+
+
+@GENERATOR
+def test_the_gradient_of_one_row_a_draw_is_that_of_explicit_weights(generator):
+    model, flat = make_model(generator)
+    x, z = normal(2, 6, 1, 3), normal(2, 6, generator.noise_dim, seed=3)
+    flat.requires_grad_()
+    gradients = [
+        torch.autograd.grad(out.square().sum(), flat)[0]
+        for out in (model.network.forward(model.layout.split(flat), x, z, None), by_hand(model, flat, x, z))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+@GENERATOR
+def test_the_predictor_gives_the_outputs_of_the_network(generator):
+    model, flat = make_model(generator, prior_scale=0.3)
+    waves = model.network.draw_prior(2, seeded(4))
+    x, bank = normal(9, 3), normal(2, 4 if generator.stochastic else 1, generator.noise_dim, seed=3)
+    outputs = Predictor(model, flat, bank, waves).outputs(x)
+    expected = model.network.outputs(model.layout.split(flat), x[None], bank, waves)
+    torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_blocks_of_draws_and_rows_do_not_change_the_predictor(monkeypatch):
+    model, flat = make_model(GENERATORS["full"], prior_scale=0.3)
+    predictor = Predictor(model, flat, normal(2, 5, 3), model.network.draw_prior(2, seeded(4)))
+    x = normal(50, 3)
+    whole = predictor.outputs(x)
+    monkeypatch.setattr("skhyper.core.noise.predictor.MAX_WEIGHTS", 2 * model.network.n_weights)
+    monkeypatch.setattr("skhyper.core.noise.predictor.MAX_ACTIVATIONS", 1)
+    torch.testing.assert_close(predictor.outputs(x), whole, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [FullGenerator, LowRankGenerator])
+@pytest.mark.parametrize("residual", [True, False])
+def test_weights_start_with_the_variance_of_the_main_network(kind, residual):
+    """Without a base, the noise alone gives it; with one, draws spread by the chosen share of it."""
+    extra = {"rank": 20} if kind is LowRankGenerator else {}
+    generator = kind(noise_dim=20, residual=residual, spread=0.5, **extra)
+    model, _ = make_model(generator, n_features=30, hidden=(40, 30))
+    parts = model.layout.split(model.layout.draw(1, seeded()))
+    draws = generator.draws(parts, normal(1, 400, 20))
+    for i, shape in enumerate(model.network.shapes):
+        w, _ = generator.weights(parts, f"layer.{i}", draws)
+        relative = w.std(1).square().mean() * shape.n_in / shape.gain**2
+        assert relative.sqrt() == pytest.approx(0.5 if residual else 1.0, rel=0.25)
+
+
+def test_dropout_and_input_noise_are_drawn_in_training_only():
+    generator = dataclasses.replace(GENERATORS["full, hidden"], dropout=0.5)
+    model, flat = make_model(generator, input_noise=0.5)
+    parts = model.layout.split(flat)
+    x, z = normal(2, 4, 3, 3), normal(2, 4, 3, seed=3)
+    calm = [model.network.forward(parts, x, z, None) for _ in range(2)]
+    noisy = [model.network.forward(parts, x, z, None, seeded(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(calm[0], calm[1])
+    assert torch.equal(noisy[0], noisy[1])
+    assert not torch.allclose(noisy[0], noisy[2])
+    assert not torch.allclose(noisy[0], calm[0])
+    assert torch.nn.functional.softplus(model.layout.split(model.layout.draw(1, seeded()))["input_noise"]) == (
+        pytest.approx(0.5)
+    )
+
+
+def test_dropped_features_are_made_up_for_in_the_mean():
+    generator = FullGenerator(noise_dim=2, hidden=(4000,), dropout=0.5)
+    model, flat = make_model(generator, hidden=())
+    parts, z = model.layout.split(flat), normal(2, 3, 2)
+    calm, noisy = generator.draws(parts, z).features, generator.draws(parts, z, seeded()).features
+    assert noisy.mean() == pytest.approx(float(calm.mean()), rel=0.05)
+
+
+def test_prior_functions_differ_between_members_and_have_the_chosen_size():
+    model, _ = make_model(GENERATORS["full"], prior_scale=0.5)
+    waves = model.network.draw_prior(200, seeded())
+    values = model.network.prior(waves, normal(1, 50, 3))
+    assert values.std(0).mean() == pytest.approx(0.5, rel=0.1)
+    assert model.network.draw_prior(2, seeded()) is not None
+    assert dataclasses.replace(model.network, prior_scale=0.0).draw_prior(2, seeded()) is None

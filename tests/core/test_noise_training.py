@@ -1,0 +1,279 @@
+"""Dealing, likelihood, scaling and the training of all members at once."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from noise_problems import GENERATORS, make_model, normal, seeded
+from scipy import stats
+
+from skhyper.core.noise.dealing import Dealing, arrange, hold_out, minibatches
+from skhyper.core.noise.generators import FullGenerator
+from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedastic, Homoscedastic, marginal
+from skhyper.core.noise.procedure import Holding
+from skhyper.core.noise.rows import Data
+from skhyper.core.noise.scaling import moments, robust_scaling, standard_scaling, weighted_quantile
+from skhyper.core.noise.training import Rows, Settings, Trainer
+
+DEALINGS = pytest.mark.parametrize("dealing", list(Dealing))
+NOISES = {
+    "homoscedastic": Homoscedastic(2),
+    "heteroscedastic": Heteroscedastic(2, evenness=0.0),
+    "squared": FixedScale(2),
+    "classes": Categorical(2),
+}
+
+
+def trainer(noise=None, generator=GENERATORS["full"], rows=24, held=True, **settings):
+    model, flat = make_model(generator, noise=noise, prior_scale=0.2)
+    y = normal(rows, 2, seed=6)
+    if isinstance(model.noise, Categorical):
+        y = torch.eye(2, dtype=torch.float64)[(y[:, 0] > 0).long()]
+    data = Rows(normal(rows, 3, seed=5), y, 0.5 + normal(rows, seed=7).abs())
+    train, test = hold_out(2, 0.25, y[:, 0], torch.zeros(rows, dtype=torch.bool), seeded())
+    chosen = Settings(**{"n_steps": 40, "batch_size": 6, "n_draws": 3, **settings})
+    waves = model.network.draw_prior(2, seeded(3))
+    return Trainer(model, data, train, test if held else None, waves, chosen, seeded(4), 18.0), flat
+
+
+@DEALINGS
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_the_gradient_of_the_loss_is_that_of_finite_differences(dealing, noise):
+    job, flat = trainer(noise, dealing=dealing)
+    index = job.train_rows[:, :6]
+
+    def loss(values):
+        job.generator.manual_seed(0)
+        return job.loss(values, index).sum()
+
+    assert torch.autograd.gradcheck(loss, flat.requires_grad_(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_loss_is_its_formula():
+    """Of shared draws: the weighted mean over rows of the marginal likelihood, and the prior."""
+    job, flat = trainer(exponent=0.5, alpha=2.0)
+    index = job.train_rows[:, :6]
+    job.generator.manual_seed(0)
+    loss = job.loss(flat, index) + job.penalty(flat)
+    job.generator.manual_seed(0)
+    z, parts, network = job.noise(3), job.layout.split(flat), job.model.network
+    for m in range(2):
+        own = {name: value[m : m + 1] for name, value in parts.items()}
+        waves = tuple(part[m : m + 1] for part in job.waves)
+        outputs = network.outputs(own, job.rows.x[index[m]][None], z[m : m + 1], waves)[0]
+        sigma = own["log_sigma"][0].exp()
+        log_p = torch.distributions.Normal(outputs, sigma).log_prob(job.rows.y[index[m]]).sum(-1)
+        row = -2 * torch.log(torch.exp(0.5 * log_p).mean(0))
+        prior = 2.0 / (2 * 18) * (flat[m].square() * job.layout.spread("precision")).sum()
+        assert loss[m] == pytest.approx(float((job.rows.weight[index[m]] * row).mean() + prior), rel=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1e-4, 0.5, 1.0])
+def test_the_marginal_is_a_power_mean_of_densities(exponent):
+    log_p = 3 * normal(5, 4)
+    found = marginal(log_p, exponent, dim=0)
+    if exponent:
+        expected = np.log(stats.pmean(log_p.exp().numpy(), exponent))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    else:
+        torch.testing.assert_close(found, marginal(log_p, 1e-9, dim=0), rtol=1e-5, atol=1e-5)
+
+
+def test_log_densities_are_those_of_scipy():
+    outputs, y = normal(2, 3, 4, 4), normal(2, 1, 4, 2, seed=1)
+    parts = {"log_sigma": normal(2, 2, seed=2)}
+    sigma = parts["log_sigma"].exp()[:, None, None]
+    expected = stats.norm.logpdf(y, outputs[..., :2], sigma).sum(-1)
+    np.testing.assert_allclose(Homoscedastic(2).log_density(parts, outputs[..., :2], y), expected)
+    noise = Heteroscedastic(2, width=1.5)
+    own = sigma * torch.exp(1.5 * torch.tanh(outputs[..., 2:] / 1.5))
+    expected = stats.norm.logpdf(y, outputs[..., :2], own).sum(-1)
+    np.testing.assert_allclose(noise.log_density(parts, outputs, y), expected)
+    np.testing.assert_allclose(
+        FixedScale(2).log_density(parts, outputs[..., :2], y), -(y - outputs[..., :2]).square().sum(-1)
+    )
+
+
+def test_importance_follows_the_noise_of_the_row_and_has_no_gradient():
+    outputs = normal(2, 3, 4, 2).requires_grad_()
+    noise = Heteroscedastic(1, evenness=0.5)
+    torch.testing.assert_close(noise.importance(outputs), noise.offset(outputs.detach())[..., 0].exp())
+    assert not noise.importance(outputs).requires_grad
+    assert torch.equal(Heteroscedastic(1, evenness=0.0).importance(outputs), torch.ones(2, 3, 4).double())
+
+
+@DEALINGS
+def test_each_draw_sees_its_rows(dealing):
+    groups = arrange(dealing, 10, 4)
+    assert groups == {Dealing.SHARED: (4, 10, True), Dealing.DEALT: (4, 2, False), Dealing.ROW: (10, 1, False)}[dealing]
+
+
+@pytest.mark.parametrize(("n", "members"), [(40, 1), (43, 4), (57, 12)])
+def test_held_out_rows_are_the_members_own(n, members):
+    train, held = hold_out(members, 0.1, normal(n), torch.zeros(n, dtype=torch.bool), seeded())
+    assert train.shape == (members, n - n // 10)
+    for own, out in zip(train.tolist(), held.tolist(), strict=True):
+        assert sorted(own + out) == list(range(n))
+    for a, b in itertools.combinations(range(min(members, 10)), 2):
+        assert not set(held[a].tolist()) & set(held[b].tolist())
+
+
+def test_held_out_rows_are_spread_over_the_target():
+    y = torch.arange(100.0).double()
+    _, held = hold_out(3, 0.1, y, torch.zeros(100, dtype=torch.bool), seeded())
+    for rows in held:
+        assert (y[rows].sort().values // 10).tolist() == list(range(10))
+
+
+def test_a_row_of_each_class_stays_with_every_member():
+    y = torch.eye(3, dtype=torch.float64)[torch.tensor([0] * 50 + [1] * 49 + [2])]
+    data = Data(normal(100, 2), y, torch.ones(100).double())
+    train, _ = Holding(0.2).rows(data, 5, True, seeded())
+    assert all(set(y[rows].argmax(1).tolist()) == {0, 1, 2} for rows in train)
+
+
+def test_a_pass_of_minibatches_sees_every_row_once():
+    rows = torch.arange(24).reshape(2, 12)
+    batches = list(itertools.islice(minibatches(rows, 4, seeded()), 6))
+    first, second = torch.cat(batches[:3], 1), torch.cat(batches[3:], 1)
+    assert torch.equal(first.sort(1).values, rows)
+    assert torch.equal(second.sort(1).values, rows)
+    assert not torch.equal(first, second)
+
+
+def test_members_do_not_know_each_other():
+    """A member's loss has no gradient in the parameters of another."""
+    job, flat = trainer()
+    (gradient,) = torch.autograd.grad(job.loss(flat.requires_grad_(), job.train_rows[:, :6])[0], flat)
+    assert gradient[0].abs().max() > 0
+    assert not gradient[1].any()
+
+
+@DEALINGS
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_lowers_the_loss(dealing, optimizer):
+    job, flat = trainer(dealing=dealing, optimizer=optimizer, n_steps=500, batch_size=18, learning_rate=0.01, alpha=0.0)
+    curve = torch.stack([record.loss for record in job.run(flat).curve])
+    assert curve.shape == (50, 2)
+    assert (curve[-10:].mean(0) < curve[:10].mean(0) - 0.1).all()
+
+
+def test_the_best_weights_of_each_member_come_back():
+    job, flat = trainer(n_steps=150, learning_rate=0.3)
+    seen = []
+    trained = job.run(flat, lambda record: seen.append(record.held_out.clone()))
+    lowest = torch.stack(seen).min(0).values
+    job2, _ = trainer(n_steps=150, learning_rate=0.3)
+    z = job2.noise(16)
+    torch.testing.assert_close(job2.held_out_loss(trained.flat, z), lowest)
+    assert (lowest < seen[-1]).any()
+
+
+def test_without_held_out_rows_the_last_weights_come_back():
+    job, flat = trainer(held=False, n_steps=5)
+    trained = job.run(flat)
+    assert all(torch.isnan(record.held_out).all() for record in trained.curve)
+    assert not torch.equal(trained.flat, flat)
+
+
+def test_a_member_that_diverges_goes_on_from_its_best_weights():
+    job, flat = trainer(n_steps=50)
+    calls = itertools.count()
+    loss = job.loss
+
+    def broken(values, index):
+        out = loss(values, index)
+        return out * torch.tensor([1.0, torch.nan if next(calls) == 20 else 1.0]).double()
+
+    job.loss = broken
+    trained = job.run(flat)
+    assert trained.n_rollbacks == 1
+    assert torch.isfinite(trained.flat).all()
+    assert [bool(torch.isfinite(record.loss[1])) for record in trained.curve].count(False) == 1
+
+
+def test_the_spread_is_the_mean_deviation_of_weights():
+    job, flat = trainer()
+    z, parts = job.noise(10), job.layout.split(flat)
+    draws = job.model.network.generator.draws(parts, z)
+    pieces = [job.model.network.generator.weights(parts, f"layer.{i}", draws) for i in range(3)]
+    weights = torch.cat([torch.cat([w.flatten(2), b], 2) for w, b in pieces], 2)
+    torch.testing.assert_close(job.spread(flat, z), weights.std(1).mean(1))
+
+
+def test_a_twin_does_not_spread():
+    job, flat = trainer(generator=GENERATORS["point"])
+    assert not job.spread(flat, job.noise(10)).any()
+
+
+def test_one_draw_a_row_lets_the_functions_collapse():
+    """Its optimum is one function; the marginal likelihood of several draws keeps them apart."""
+    generator = FullGenerator(noise_dim=3, spread=1.0)
+    spreads = []
+    for dealing, exponent in ((Dealing.ROW, 0.0), (Dealing.SHARED, 1.0)):
+        job, flat = trainer(
+            FixedScale(2),
+            generator,
+            64,
+            held=False,
+            dealing=dealing,
+            exponent=exponent,
+            n_steps=1000,
+            batch_size=48,
+            n_draws=8,
+        )
+        parts = job.layout.split(job.run(flat).flat)
+        spreads.append(job.model.network.outputs(parts, job.rows.x[None], job.noise(20), job.waves).std(1).mean())
+    assert spreads[0] < 0.5 * spreads[1]
+
+
+def test_weighted_statistics_are_those_of_repeated_rows():
+    x, times = normal(15, 3), torch.arange(15) % 4
+    repeated = x.repeat_interleave(times, 0)
+    for q in (0.1, 0.25, 0.5, 0.9):
+        expected = np.quantile(repeated.numpy(), q, axis=0, method="inverted_cdf")
+        np.testing.assert_allclose(weighted_quantile(x, times.double(), q), expected)
+    mean, deviation = moments(x, times.double())
+    np.testing.assert_allclose(mean, repeated.mean(0))
+    np.testing.assert_allclose(deviation, repeated.std(0, correction=0))
+
+
+def test_robust_scaling_is_bounded_and_in_order():
+    x = torch.cat([normal(100, 1), torch.tensor([[1e9], [-1e9]]).double()])
+    t = robust_scaling(x, torch.ones(102).double())(x)
+    assert t.abs().max() <= 3
+    assert torch.equal(t.argsort(0), x.argsort(0))
+    assert t[:100].std() == pytest.approx(0.9, abs=0.15)
+
+
+@pytest.mark.parametrize("scale", [robust_scaling, standard_scaling])
+def test_constant_columns_become_zero(scale):
+    x = torch.cat([normal(50, 1), torch.full((50, 1), 0.1).double()], 1)
+    t = scale(x, torch.ones(50).double())(x)
+    assert torch.isfinite(t).all()
+    assert not t[:, 1].any()
+
+
+def test_a_column_that_is_mostly_one_value_is_scaled_by_its_range():
+    x = torch.zeros(50, 1).double()
+    x[:5] = 2.0
+    assert robust_scaling(x, torch.ones(50).double())(x).max() == pytest.approx(2 / np.sqrt(1 + 4 / 9))
+
+
+def test_distinct_rows_add_their_weights_and_forget_their_order():
+    data = Data(normal(6, 2), normal(6, 1, seed=1), torch.tensor([1.0, 2.0, 3.0, 1.0, 1.0, 2.0]).double())
+    index = torch.repeat_interleave(torch.arange(6), data.weight.long())[torch.randperm(10, generator=seeded())]
+    repeated = Data(data.x[index], data.y[index], torch.ones(10).double())
+    for a, b in zip(data.distinct(), repeated.distinct(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_data_are_small_by_their_distinct_rows():
+    data = Data(normal(8, 2).repeat(30, 1), normal(8, 1, seed=1).repeat(30, 1), torch.ones(240).double())
+    compact, small = data.compact(8)
+    assert small
+    assert compact.weight.tolist() == [30.0] * 8
+    large, small = data.compact(7)
+    assert not small
+    assert large is data
