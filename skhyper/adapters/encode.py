@@ -130,6 +130,7 @@ def encode_linear(
         loss=loss,
         outer_loss=adapter.outer(estimator, n_outputs, scoring),
         decays=make_decays(granularity, design.n_columns - (column is not None), n_outputs, n_free, column is not None),
+        counts=None if sample_weight is None else to_tensor(sample_weight),
     )
     return LinearEncoding(problem, column, missing)
 

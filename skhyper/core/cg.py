@@ -11,12 +11,18 @@ class Solution(NamedTuple):
     """What conjugate gradients reached."""
 
     x: Tensor  # (..., n)
-    residual: Tensor  # (...,), relative, in the norm of the preconditioner
+    residual: Tensor  # (...,), relative to `size`
+    size: Tensor  # (...,), of the right-hand side in the norm of the preconditioner, (b' M^-1 b)^1/2
     positive: Tensor  # (...,) bool: no direction of negative curvature was met
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], b: Tensor, tol: Tensor, max_iter: int
+    product: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    b: Tensor,
+    tol: Tensor,
+    max_iter: int,
+    enough: float | Tensor = 0.0,
 ) -> Solution:
     """Solve H x = b for every leading index.
 
@@ -33,13 +39,17 @@ def conjugate_gradients(
         M^-1 b if that is the first direction).
     max_iter : int
         Most products with H.
+    enough : float or Tensor, shape (...,)
+        A system ends too when (r' M^-1 r)^1/2 is no more than this.
     """
     x, r = torch.zeros_like(b), b.clone()
     z = precondition(r)
     p, rho = z.clone(), (r * z).sum(-1)
     start = rho
     positive = torch.ones_like(rho, dtype=torch.bool)
-    active = rho > 0
+    floor = torch.as_tensor(enough, dtype=b.dtype) ** 2
+    least = torch.maximum(tol**2 * start, floor)
+    active = (rho > 0) & (rho > floor)
     for _ in range(max_iter):
         if not active.any():
             break
@@ -54,7 +64,7 @@ def conjugate_gradients(
         r.addcmul_(step, hp, value=-1)
         z = precondition(r)
         previous, rho = rho, torch.where(active, (r * z).sum(-1), rho)
-        active = active & (rho > tol**2 * start)
+        active = active & (rho > least)
         p.mul_(torch.where(active, rho / previous, 0.0)[..., None]).add_(z)
     residual = torch.where(start > 0, (rho / start).clamp(min=0).sqrt(), 0.0)
-    return Solution(x, residual, positive)
+    return Solution(x, residual, start.clamp(min=0).sqrt(), positive)

@@ -42,6 +42,11 @@ class Hyper(NamedTuple):
     exponent: Tensor  # ()
     offsets: Tensor | None = None  # (n_groups,)
 
+    def take(self, which: Tensor | int) -> "Hyper":
+        """Some of several candidates, or one."""
+        offsets = None if self.offsets is None else self.offsets[which]
+        return Hyper(self.log_alpha[which], self.exponent[which], offsets)
+
 
 @dataclass(frozen=True)
 class Decays:

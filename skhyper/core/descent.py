@@ -38,9 +38,7 @@ class Batch(NamedTuple):
 
     def take(self, rows: Tensor) -> "Batch":
         """Some of the problems."""
-        log_alpha, exponent, offsets = self.hyper
-        hyper = Hyper(log_alpha[rows], exponent[rows], None if offsets is None else offsets[rows])
-        return Batch(self.fold[rows], self.s2[rows], hyper)
+        return Batch(self.fold[rows], self.s2[rows], self.hyper.take(rows))
 
 
 class Point(NamedTuple):

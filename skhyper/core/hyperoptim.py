@@ -37,7 +37,7 @@ class Objective:
     """
 
     log_scale: bool
-    n: int
+    n: float
     tau: float = 1.0
 
     def value(self, outer: float, offsets: Tensor | None) -> float:

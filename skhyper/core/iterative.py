@@ -1,16 +1,8 @@
-"""Squared loss where direct factorisation is dear: conjugate gradients for all folds and outputs, one factor for all.
+"""Squared loss where direct factorisation is dear: Newton's method on moments, its systems by conjugate gradients.
 
-Decays that differ by output or by fold make each (fold, output) a system of its own, X_k'X_k + diag(a_kt). All are
-close to their mean, and what makes them differ most, decays that dwarf the curvature, is mended by scaling: with G the
-mean of X_k'X_k and c the geometric mean of all diagonals added,
-
-    M_kt = S_kt (G + diag c) S_kt,    S_kt^2 = (diag G + a_kt) / (diag G + c),
-
-costs one Cholesky factor, which serves while c moves little, and leaves a handful of steps. They run in single
-precision and their residuals are formed in double precision, so that the solution is as accurate as its tolerance says.
-
-The family's decays are solved for by Newton's method with the penalty's gradient as a variable of its own, each step as
-accurate as it pays.
+Decays that differ by output or by fold make each (fold, output) a system of its own. `SharedFactor` solves them all
+with one factor. Where decays depend on the weights, each of Newton's steps is only as accurate as it pays, and the
+penalty's gradient is a variable of its own, as in `Descent`.
 """
 
 from dataclasses import dataclass, field
@@ -21,22 +13,19 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import BestResponse, hypergradient
-from .cg import conjugate_gradients
 from .decays import Decays, Hyper
 from .losses import Loss, Rescaled, SquaredError
 from .moments import FoldMoments, Sums
 from .problem import Problem
 from .result import Evaluation
+from .shared_factor import SINGLE, TINY, Curvature, SharedFactor
 
 LEAST_COLUMNS = 256
 PRODUCTS = 40  # operations for each entry of the matrix in one evaluation
 MAX_STEPS = 100
 MAX_IDLE = 3  # steps in a row that no longer reduce the residual, after which the solution is as good as it gets
-CG_MAX_ITER = 200
-FORCING = 0.1  # reduction of the residual in one of Newton's steps,
-SINGLE = 1e-4  # the most that single precision is trusted with
+FORCING = 0.1  # reduction of the residual in one of Newton's steps
 MAX_HALVINGS = 30
-DRIFT = 0.5  # mean change of the log decays after which the factor is renewed
 ROUNDING = 3e-14  # relative error of the objective, generously
 CANCELLATION = 1e-6  # validation loss relative to the mean square of y below which moments do not give it
 
@@ -52,21 +41,10 @@ def iteration_pays(problem: Problem) -> bool:
 
 
 @dataclass
-class Memory:
-    """What one solution leaves to the next: it changes how long a solution takes, never where it ends."""
+class Warm:
+    """The last adjoint, (K, T, p), from which the next one starts."""
 
-    log_c: Tensor | None = None  # (p,)
-    factor: Tensor | None = None  # of G + diag c, single precision
-    adjoint: Tensor | None = None  # (K, T, p)
-
-
-class Curvature(NamedTuple):
-    """The penalty's Hessian diag(a) - sum_g b_g w_g w_g' of every fold, in the layout of coefficients (K, T, p)."""
-
-    a: Tensor  # (K, T, p)
-    diagonal: Tensor  # (K, T, p), b included
-    b: Tensor | None  # (K, n_groups), where groups couple weights
-    w: Tensor  # (K, p * T)
+    adjoint: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,12 +53,17 @@ class IterativeResponse(BestResponse):
 
     moments: FoldMoments
     sums: Sums | None = None
-    memory: Memory = field(default_factory=Memory)
+    warm: Warm = field(default_factory=Warm)
 
     @property
     def capacity(self) -> int:
         """One candidate at a time."""
         return 1
+
+    def curvature(self) -> float:
+        """From the moments; constant columns count as in X."""
+        p = self.problem.network.n_features
+        return float(self.moments.gram.diagonal(dim1=-2, dim2=-1).sum(-1).mean() / p)
 
     @property
     def scans(self) -> bool:
@@ -191,80 +174,83 @@ class IterativeResponse(BestResponse):
 
     # The inner problem.
 
+    @cached_property
+    def _system(self) -> SharedFactor:
+        return SharedFactor(self.moments.gram, self.moments.rhs)
+
     def _minimise(self, hyper: Hyper, s2: Tensor, v: Tensor | None, tol: float) -> Tensor:
         """The solution from v (K, T, p): Newton's method; one step where decays do not depend on the weights."""
-        quadratic = bool(hyper.exponent == 2)
+        quadratic, system = bool(hyper.exponent == 2), self._system
         if v is None:
             v = torch.zeros_like(self.moments.rhs)
             if not quadratic:
                 v = self._minimise(hyper._replace(exponent=torch.full_like(hyper.exponent, 2.0)), s2, v, tol)
-        product = self._product(v, tol)
         gradient: Tensor | None = None  # of the penalty, as a variable of its own
-        idle, least, size = 0, torch.inf, None
+        idle, least = 0, torch.inf
         for _ in range(MAX_STEPS):
+            product = system.product(v, tol, "weights")
             w = self._flat(v)
-            curvature, gradient = self._curvature(w, hyper, s2, gradient, quadratic)
-            residual = self.moments.rhs - product - curvature.a * v
-            precondition = self._preconditioner(curvature)
-            size = _norm(self.moments.rhs, precondition) if size is None else size
-            left = _norm(residual, precondition) / size
-            if bool((left <= tol).all()) or idle == MAX_IDLE:
+            curvature, gradient = self._curvature(w, hyper, s2, gradient)
+            residual = self.moments.rhs - product - curvature.decays * v
+            size = system.size(curvature)
+            step = system.correct(curvature, residual, SINGLE if quadratic else FORCING, tol * size)
+            left = float((step.before / size).max())
+            if left <= tol or idle == MAX_IDLE:
                 break
-            idle = idle + 1 if float(left.max()) > 0.5 * least else 0
-            least = min(least, float(left.max()))
-            wanted = tol / left
-            d, _ = self._correct(curvature, precondition, residual, wanted.clamp(SINGLE if quadratic else FORCING, 0.5))
-            if quadratic and bool((wanted >= SINGLE).all()):
-                return v + d
-            dg = self._product(d, tol)
-            if not quadratic:
-                t = self._line_search(hyper, s2, v, d, product, dg, curvature)[:, None, None]
-                gradient = self._turn(gradient, curvature, d, t)
-                d, dg = t * d, t * dg
-            v, product = v + d, product + dg
+            idle, least = idle + 1 if left > 0.5 * least else 0, min(least, left)
+            if quadratic:
+                v = v + step.d
+                if tol >= SINGLE * left:
+                    break
+            else:
+                t = self._line_search(hyper, s2, v, step.d, product, curvature)[:, None, None]
+                gradient = self._turn(gradient, w, curvature, step.d, t)
+                v = v + t * step.d
         return v
 
-    def _curvature(
-        self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None, quadratic: bool
-    ) -> tuple[Curvature, Tensor]:
-        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g, cut to be positive definite."""
+    def _curvature(self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None) -> tuple[Curvature, Tensor]:
+        """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g, and positive definite."""
         decays = self._decays
         r = decays.relative(w, s2)
         a_g = decays.log_decays_at(r, hyper).exp()
         a = decays.spread(a_g)
-        if quadratic:
-            a = self._matrix(a)
-            return Curvature(a, a, None, w), w
+        if bool(hyper.exponent == 2):
+            matrix = self._matrix(a)
+            return Curvature(matrix, matrix), w
         gradient = a * w if gradient is None else gradient
-        along, across = decays.group_sums(gradient * w), a_g * decays.group_sums(w**2)
+        squares = decays.group_sums(w**2)
+        along, across = decays.group_sums(gradient * w), a_g * squares
         share = torch.where(across > 0, along / across, 1.0).clamp(min=0)
-        r_smooth = (r - decays.eps).clamp(min=torch.finfo(r.dtype).tiny)
-        b = decays.concavity_at(r, a_g, hyper, s2) * torch.minimum(share, (r / r_smooth).sqrt())
-        b = b / (2 - hyper.exponent).clamp(min=1)
-        b = torch.minimum(b, a_g / decays.group_sums(w**2).clamp(min=torch.finfo(w.dtype).tiny))
+        b = decays.concavity_at(r, a_g, hyper, s2) * torch.minimum(share, (r / (r - decays.eps).clamp(min=TINY)).sqrt())
+        b = torch.minimum(b / (2 - hyper.exponent).clamp(min=1), a_g / squares.clamp(min=TINY))
         return self._bent(w, a, b), gradient
 
     def _bent(self, w: Tensor, a: Tensor, b: Tensor) -> Curvature:
-        decays = self._decays
-        diagonal = a - decays.spread(b) * w**2
-        return Curvature(self._matrix(a), self._matrix(diagonal), None if decays.single else b, w)
+        """diag(a) - sum_g b_g w_g w_g'."""
+        decays, bend = self._decays, self._decays.spread(b) * w**2
+        decay, diagonal = self._matrix(a), self._matrix(a - bend)
+        if decays.single:
+            return Curvature(decay, diagonal)
 
-    def _turn(self, gradient: Tensor, curvature: Curvature, d: Tensor, t: Tensor) -> Tensor:
-        """The gradient variable after a step: what the linearised equation makes of it."""
-        w, step, a = curvature.w, self._flat(d), self._flat(curvature.a)
-        bend = self._flat(curvature.a - curvature.diagonal) * step
-        if curvature.b is not None:
-            decays = self._decays
-            bend = decays.spread(curvature.b * decays.group_sums(w * step)) * w
-        return gradient + t[:, 0] * (a * (w + step) - bend - gradient)
+        def coupling(v: Tensor) -> Tensor:
+            flat = self._flat(v)
+            return self._matrix(
+                bend.to(v) * flat - w.to(v) * decays.spread(b.to(v) * decays.group_sums(w.to(v) * flat))
+            )
+
+        return Curvature(decay, diagonal, coupling)
+
+    def _turn(self, gradient: Tensor, w: Tensor, curvature: Curvature, d: Tensor, t: Tensor) -> Tensor:
+        """The penalty's gradient after a step, as its linearised equation has it."""
+        return gradient + t[:, 0] * (self._flat(curvature.decays) * w + self._flat(curvature(d)) - gradient)
 
     def _line_search(
-        self, hyper: Hyper, s2: Tensor, v: Tensor, d: Tensor, product: Tensor, dg: Tensor, curvature: Curvature
+        self, hyper: Hyper, s2: Tensor, v: Tensor, d: Tensor, product: Tensor, curvature: Curvature
     ) -> Tensor:
         """The first of the steps 1, 1/2 ... that lowers the objective of a fold enough: (K,)."""
         rhs, decays = self.moments.rhs, self._decays
-        first, bend = ((product - rhs) * d).sum((-1, -2)), (d * dg).sum((-1, -2))
-        slope = first + (curvature.a * v * d).sum((-1, -2))
+        first, bend = ((product - rhs) * d).sum((-1, -2)), (d * self._system.low_product(d)).sum((-1, -2))
+        slope = first + (curvature.decays * v * d).sum((-1, -2))
         w, step = self._flat(v), self._flat(d)
         start = decays.penalty(w, hyper, s2)
         size = (v * product).sum((-1, -2)) / 2 + (v * rhs).sum((-1, -2)).abs() + start
@@ -277,99 +263,26 @@ class IterativeResponse(BestResponse):
             t = torch.where(enough, t, t / 2)
         return t
 
-    # Linear systems.
-
     def _adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float) -> tuple[Tensor, float]:
         """H^-1 v for coefficients (K, T, p), and the relative residual that is left."""
-        flat, decays = w[..., : self._n_decayed], self._decays
-        a = decays.log_decays(flat, hyper, s2).exp()
-        curvature = self._bent(flat, decays.spread(a), decays.concavity(flat, hyper, s2))
-        precondition = self._preconditioner(curvature)
-        u = self.memory.adjoint
-        u = torch.zeros_like(v) if u is None or u.shape != v.shape else u
-        size = _norm(v, precondition).clamp(min=torch.finfo(v.dtype).tiny)
+        flat, decays, system = w[..., : self._n_decayed], self._decays, self._system
+        a = decays.spread(decays.log_decays(flat, hyper, s2).exp())
+        curvature = self._bent(flat, a, decays.concavity(flat, hyper, s2))
+        u = torch.zeros_like(v) if self.warm.adjoint is None else self.warm.adjoint
+        size = system.norm(v, curvature).clamp(min=TINY)
         before = torch.inf
         for _ in range(MAX_STEPS):
-            residual = v - self._product(u, tol) - self._bend(u, curvature)
-            error = _norm(residual, precondition) / size
-            if bool((error <= tol).all()) or float(error.max()) > 0.5 * before:
+            residual = v - system.product(u, tol, "adjoint") - curvature(u)
+            step = system.correct(curvature, residual, SINGLE, tol * size)
+            left, error = float((step.before / size).max()), float((step.after / size).max())
+            if left <= tol or left > 0.5 * before:
+                error = left
                 break
-            before, wanted = float(error.max()), tol / error
-            d, reduced = self._correct(curvature, precondition, residual, wanted.clamp(SINGLE, 0.5))
-            u, error = u + d, error * reduced
-            if bool((wanted >= SINGLE).all()) and bool((error <= tol).all()):
+            before, u = left, u + step.d
+            if error <= tol and tol >= SINGLE * left:
                 break
-        self.memory.adjoint = u
-        return u, float(error.max())
-
-    def _product(self, v: Tensor, tol: float) -> Tensor:
-        """V X'X of every fold, in single precision where the accuracy that is asked for allows it."""
-        if tol < SINGLE:
-            return v @ self.moments.gram
-        size = v.abs().max().clamp(min=torch.finfo(v.dtype).tiny)
-        return ((v / size).float() @ self._low_gram).double() * (size * self._unit)
-
-    def _bend(self, u: Tensor, curvature: Curvature) -> Tensor:
-        """The penalty's Hessian times u."""
-        if curvature.b is None:
-            return curvature.diagonal * u
-        decays, w = self._decays, curvature.w.to(u)
-        flat = self._flat(u)
-        return curvature.a * u - self._matrix(w * decays.spread(curvature.b * decays.group_sums(w * flat)))
-
-    def _correct(
-        self, curvature: Curvature, precondition: "Preconditioner", r: Tensor, tol: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """H^-1 r in single precision, to a reduction of the residual by `tol` (K,); and what it is reduced to."""
-        unit, shape = self._unit, r.shape
-        size = r.abs().amax((-1, -2), keepdim=True).clamp(min=torch.finfo(r.dtype).tiny)
-        b = None if curvature.b is None else (curvature.b / unit).float()
-        a, diagonal = ((t / unit).float() for t in (curvature.a, curvature.diagonal))
-        low = Curvature(a, diagonal, b, curvature.w.float())
-
-        def product(p: Tensor) -> Tensor:
-            p = p.unflatten(-1, shape[1:])
-            return (p @ self._low_gram + self._bend(p, low)).flatten(1)
-
-        found = conjugate_gradients(
-            product,
-            lambda p: precondition.low(p.unflatten(-1, shape[1:])).flatten(1),
-            (r / size).float().flatten(1),
-            tol.float(),
-            CG_MAX_ITER,
-        )
-        return found.x.unflatten(-1, shape[1:]).double() * size / unit, found.residual.double()
-
-    @cached_property
-    def _unit(self) -> float:
-        """What the moments are divided by in single precision."""
-        return float(self._mean_diagonal.mean().clamp(min=torch.finfo(torch.float32).tiny))
-
-    @cached_property
-    def _low_gram(self) -> Tensor:
-        return (self.moments.gram / self._unit).float()
-
-    @cached_property
-    def _mean_gram(self) -> Tensor:
-        return self.moments.gram.mean(0)
-
-    @cached_property
-    def _mean_diagonal(self) -> Tensor:
-        return self._mean_gram.diagonal().clone()
-
-    def _preconditioner(self, curvature: Curvature) -> "Preconditioner":
-        """The shared factor, renewed where decays have drifted, scaled to this Hessian's diagonal."""
-        added = torch.maximum(curvature.diagonal, 1e-3 * curvature.a)
-        log_c, memory = added.log().mean((0, 1)), self.memory
-        if memory.log_c is None or memory.factor is None or float((log_c - memory.log_c).abs().mean()) > DRIFT:
-            memory.log_c = log_c
-            matrix = self._mean_gram / self._unit
-            matrix.diagonal().add_(log_c.exp() / self._unit)
-            memory.factor, info = torch.linalg.cholesky_ex(matrix.float())
-            if bool(info):
-                memory.factor = torch.linalg.cholesky_ex(matrix)[0].float()
-        scale = ((self._mean_diagonal + memory.log_c.exp()) / (self._mean_diagonal + added)).sqrt()
-        return Preconditioner(memory.factor, scale.float(), self._unit)
+        self.warm.adjoint = u
+        return u, error
 
 
 class Held(NamedTuple):
@@ -377,29 +290,6 @@ class Held(NamedTuple):
 
     losses: Tensor
     gradient: Tensor
-
-
-class Preconditioner(NamedTuple):
-    """r -> M^-1 r for coefficients (K, T, p)."""
-
-    factor: Tensor
-    scale: Tensor
-    unit: float
-
-    def low(self, r: Tensor) -> Tensor:
-        """In single precision and in units of the scaled moments."""
-        scaled = (self.scale * r).flatten(0, 1).mT
-        return self.scale * torch.cholesky_solve(scaled, self.factor).mT.unflatten(0, r.shape[:2])
-
-    def __call__(self, r: Tensor) -> Tensor:
-        """In double precision outside, in single precision inside."""
-        size = r.abs().max().clamp(min=torch.finfo(r.dtype).tiny)
-        return self.low((r / size).float()).double() * (size / self.unit)
-
-
-def _norm(r: Tensor, precondition: Preconditioner) -> Tensor:
-    """(r' M^-1 r)^1/2 of every fold."""
-    return (r * precondition(r)).sum((-1, -2)).clamp(min=0).sqrt()
 
 
 def squared_factor(loss: Loss) -> float | None:

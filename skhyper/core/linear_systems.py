@@ -20,13 +20,6 @@ from .problem import Problem
 # Batched matrices are factorised in parts of at most this many numbers.
 MAX_NUMBERS = 2**25
 
-# A rough solution treats weights apart whose decay is this many times their curvature, in matrices of an order of at
-# least SMALL; a batch of more than LARGE_BATCH problems goes in PARTS parts of similar size.
-DWARFS = 100.0
-SMALL = 40
-PARTS = 3
-LARGE_BATCH = 8
-
 # Rows per column below which the dual form is cheaper.
 DUAL = 0.4
 
@@ -73,23 +66,15 @@ class System(ABC):
         """How many matrices fit into one part of a batch."""
         return max(1, MAX_NUMBERS // self.order**2)
 
-    def solve(self, fold: Tensor, a: Tensor, r: Tensor, rough: bool = False) -> Tensor:
-        """(X'CX + diag a)^-1 r; `a` is (B, p), or (B, p, T) where outputs differ in their decays.
-
-        A rough solution, to about 1e-4, may treat weights whose decays dwarf their curvature apart.
-        """
+    def solve(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
+        """(X'CX + diag a)^-1 r; `a` is (B, p), or (B, p, T) where outputs differ in their decays."""
         if a.ndim == 3:
             n_outputs = a.shape[-1]
             args = (fold.repeat_interleave(n_outputs), a.mT.flatten(0, 1), r.mT.flatten(0, 1)[..., None])
-            flat = self.solve(*args, rough)
+            flat = self.solve(*args)
             return flat[..., 0].unflatten(0, (-1, n_outputs)).mT
-        if rough:
-            return self._solve_roughly(fold, a, r)
         parts = zip(*(t.split(self.capacity) for t in (fold, a, r)), strict=True)
         return torch.cat([self._solve(*part) for part in parts])
-
-    def _solve_roughly(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
-        return self.solve(fold, a, r)
 
     def inverse(self, fold: Tensor, a: Tensor) -> Tensor:
         """(X'CX + diag a)^-1 itself: (B, p) -> (B, p, p)."""
@@ -124,36 +109,6 @@ class Primal(System):
         matrix = self.gram[fold]
         matrix.diagonal(dim1=-2, dim2=-1).add_(a)
         return solve_symmetric(matrix, r)
-
-    def _solve_roughly(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
-        """The weights that matter by factorisation, as if the others were zero; those by division, given the former.
-
-        Problems go in parts of similar size: the columns that matter are gathered into one small matrix each.
-        """
-        diagonal = self.gram.diagonal(dim1=-2, dim2=-1)[fold]
-        matter = a < DWARFS * diagonal
-        counts = matter.sum(-1)
-        if self.order < SMALL or float(counts.double().mean()) > 0.8 * self.order:
-            return self.solve(fold, a, r)
-        out = torch.empty_like(r)
-        for rows in counts.argsort().split(-(-len(counts) // PARTS) if len(counts) > LARGE_BATCH else len(counts)):
-            out[rows] = self._apart(fold[rows], a[rows], r[rows], matter[rows], int(counts[rows].max()))
-        return out
-
-    def _apart(self, fold: Tensor, a: Tensor, r: Tensor, matter: Tensor, size: int) -> Tensor:
-        columns = matter.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :size]
-        gathered = self.gram[fold[:, None], columns]  # (B, size, p)
-        block = gathered.take_along_dim(columns[:, None, :], -1)
-        block.diagonal(dim1=-2, dim2=-1).add_(a.take_along_dim(columns, -1))
-        factor, info = torch.linalg.cholesky_ex(block)
-        index = columns[..., None].expand(-1, -1, r.shape[-1])
-        inside = torch.cholesky_solve(r.take_along_dim(index, 1), factor)
-        divisor = (a + self.gram.diagonal(dim1=-2, dim2=-1)[fold])[..., None]
-        out = ((r - gathered.mT @ inside) / divisor).scatter(1, index, inside)
-        bad = info != 0
-        if bool(bad.any()):
-            out[bad] = self.solve(fold[bad], a[bad], r[bad])
-        return out
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,12 @@ def run(
     w: Tensor | None,
     tol: float,
     loosest: float = 0.0,
+    known: Evaluation | None = None,
 ) -> Stage:
     """Evaluate what is proposed until nothing is left, the budget is spent, or the user interrupts.
 
     Weights are solved for to a relative accuracy of `tol`, or of a share of the objective's slope while that is more,
-    but not more than `loosest`.
+    but not more than `loosest`. An evaluation of the first proposal may be `known` already.
 
     The best evaluation is returned in every case; an interruption before the first one is raised.
     """
@@ -121,7 +122,7 @@ def run(
                 end.stop_reason = proposals.stop_reason or StopReason.CONVERGED
                 break
             accuracy = max(tol, min(SHARE * proposals.slope, loosest))
-            evaluation = response.evaluate(hyper, s2, w, accuracy)
+            evaluation, known = known or response.evaluate(hyper, s2, w, accuracy), None
             value = objective.value(evaluation.value, hyper.offsets)
             end.n_iter += 1
             # Of two that are as good but for their error, the later one is more accurate.

@@ -1,7 +1,8 @@
 """Moments of the folds' training and validation rows: a squared loss of a linear network needs nothing else.
 
 Rows fall into cells that train and validate the same folds (K cells for K folds). Each cell's second moments are formed
-once, about the overall mean, and added up for the folds that it belongs to: one pass over X, nothing is subtracted.
+once, about a common origin near the mean, and added up for the folds that it belongs to: one pass over X, nothing is
+subtracted.
 """
 
 from typing import NamedTuple
@@ -82,7 +83,8 @@ def fold_moments(problem: Problem) -> tuple[FoldMoments, Sums] | None:
     x, y, intercept = design.x, problem.y, problem.network.intercept
     columns = varying_columns(x, intercept)
     size = len(columns) + y.shape[-1] + 1
-    shift = torch.cat([x.mean(0)[columns], y.mean(0)]) if intercept else x.new_zeros(size - 1)
+    # Any origin near the means will do: it is taken out again.
+    shift = torch.cat([x[:ROWS].mean(0)[columns], y[:ROWS].mean(0)]) if intercept else x.new_zeros(size - 1)
     own, weights = x.new_empty(len(cells), size, size), x.new_zeros(len(x))
     for cell, total in zip(cells, own, strict=True):
         second_moments(x, y, columns, shift, cell, total)

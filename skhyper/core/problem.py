@@ -36,6 +36,8 @@ class Problem:
         Weight of each row in each fold's outer loss; the rows sum to one.
     network, loss, outer_loss, decays
         The parts. `outer_loss` is the differentiable twin of the score.
+    counts : Tensor, shape (n,), optional
+        How many rows each row stands for as evidence; ones if not given.
     """
 
     design: Design
@@ -46,11 +48,18 @@ class Problem:
     loss: Loss
     outer_loss: Loss
     decays: Decays
+    counts: Tensor | None = None
 
     @property
     def n_folds(self) -> int:
         """K."""
         return len(self.train)
+
+    @property
+    def n_validation(self) -> float:
+        """Number of rows that some fold is judged by."""
+        used = (self.validation > 0).any(0)
+        return float(used.sum() if self.counts is None else self.counts[used].sum())
 
     def outputs(self, w: Tensor) -> Tensor:
         """Every fold's outputs on all rows: (..., K, n_weights) -> (..., K, n, T)."""

@@ -15,7 +15,7 @@ from .decays import Hyper
 from .hyperoptim import Objective, QuasiNewton
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import Problem
-from .result import Result, Snapshot, StopReason
+from .result import Evaluation, Result, Snapshot, StopReason
 from .scan import Grid, Scan, scan
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
@@ -77,7 +77,7 @@ class _Procedure:
     def __init__(self, response: BestResponse, plan: Plan, journal: Journal):
         self.response, self.plan, self.journal = response, plan, journal
         self.problem = response.problem
-        self.n = int((self.problem.validation > 0).any(0).sum())
+        self.n = self.problem.n_validation
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
@@ -104,7 +104,7 @@ class _Procedure:
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
-        centre = math.log(max(self.problem.curvature(), 1e-300))
+        centre = math.log(max(self.response.curvature(), 1e-300))
         if self.response.scans:
             scan = self._scan("scan", [centre + x for x in GLOBAL_GRID], 2.0)
         else:
@@ -112,7 +112,10 @@ class _Procedure:
             scan = scan._replace(w=self._for_all_folds(scan.w))
         self.curvature = scan.curvature
         try:
-            self._refine("global alpha", scan, 2.0, 1, self.plan.tol, self._step_tol)
+            objective = Objective(self.plan.log_scale, self.n)
+            start = Hyper(scan.log_alpha, torch.tensor(2.0, dtype=torch.float64))
+            proposals = QuasiNewton(start, objective, self.plan.bounds, self.plan.tol, scan.curvature)
+            self._stage("global alpha", proposals, objective, scan.w, 1, self._step_tol)
         finally:
             if self.snapshots:
                 self.s2 = self.problem.decays.scale(self.snapshots[0].w)
@@ -135,14 +138,42 @@ class _Procedure:
         if not self.response.scans:
             self._descend_family()
             return
-        centre = float(self.snapshots[0].hyper.log_alpha)
-        path = None
+        scans: list[Scan] = []
+        stopped: BaseException | None = None
+        try:
+            self._scan_family(scans)
+        except (OutOfBudget, KeyboardInterrupt) as stop:
+            stopped = stop
+        self._refine_family(scans)
+        if stopped is not None:
+            raise stopped
+
+    def _scan_family(self, scans: list[Scan]) -> None:
+        """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way."""
+        centre, path = float(self.snapshots[0].hyper.log_alpha), None
         for q in (2.0, *self.plan.exponents):
             self.journal.budget.check()
             scan = self._scan(f"family, q = {q:g}", [centre + x for x in FAMILY_GRID], q, path)
             path = scan.path
             if q < 2:
-                self._refine(f"family, q = {q:g}", scan, q, 2, FAMILY_TOL, FAMILY_STEP_TOL)
+                scans.append(scan)
+
+    def _refine_family(self, scans: list[Scan]) -> None:
+        """From the lowest point of each scan to the minimum: the first evaluations of all as one batch."""
+        if not scans:
+            return
+        log_alpha = torch.stack([scan.log_alpha for scan in scans])
+        hyper = Hyper(log_alpha, torch.tensor(self.plan.exponents[: len(scans)], dtype=torch.float64))
+        w = torch.stack([scan.w for scan in scans])
+        first = self.response.evaluate_all(hyper, self.s2, w, FAMILY_STEP_TOL)
+        objective = Objective(self.plan.log_scale, self.n)
+        ends = {}
+        for known, lowest in zip(first, scans, strict=True):
+            name = f"family, q = {float(known.hyper.exponent):g}"
+            proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, lowest.curvature)
+            ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
+        for name, end in ends.items():
+            self._keep(name, end, 2)
 
     def _descend_family(self) -> None:
         """Log alpha and the exponent by hypergradient, the exponent between the plan's lowest and 2."""
@@ -159,7 +190,8 @@ class _Procedure:
         if lead.best is None or lead.stop_reason in ENDED:
             raise OutOfBudget(lead.stop_reason)
         then = search(lead.best.hyper, objective, learnt=first)
-        self._stage("family", then, objective, start.w, 2, EXPONENT_STEP_TOL)
+        w = start.w + (lead.best.w - start.w[:1])
+        self._stage("family", then, objective, w, 2, EXPONENT_STEP_TOL)
 
     def _free(self) -> None:
         start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
@@ -192,25 +224,20 @@ class _Procedure:
     def _descend_offsets(
         self, name: str, response: BestResponse, hyper: Hyper, w: Tensor, s2: Tensor, tau: float
     ) -> Snapshot:
-        n = int((response.problem.validation > 0).any(0).sum())
-        objective = Objective(self.plan.log_scale, n, tau)
+        objective = Objective(self.plan.log_scale, response.problem.n_validation, tau)
         proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
         count = 2 + self.problem.decays.n_groups
         end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
         return end.snapshot(name, count, self.journal.budget.seconds)
 
-    def _refine(self, name: str, scan: Scan, q: float, count: int, tol: float, accuracy: float) -> None:
-        """From the lowest point of a scan to the minimum, by hypergradient."""
-        objective = Objective(self.plan.log_scale, self.n)
-        start = Hyper(scan.log_alpha, torch.tensor(q, dtype=torch.float64))
-        proposals = QuasiNewton(start, objective, self.plan.bounds, tol, scan.curvature)
-        self._stage(name, proposals, objective, scan.w, count, accuracy)
-
     def _stage(
         self, name: str, proposals: QuasiNewton, objective: Objective, w: Tensor, count: int, accuracy: float
     ) -> None:
         """Run the loop on all folds, and keep a snapshot."""
-        end = self._run(self.response, name, proposals, objective, w, accuracy)
+        self._keep(name, self._run(self.response, name, proposals, objective, w, accuracy), count)
+
+    def _keep(self, name: str, end: Stage, count: int) -> None:
+        """A snapshot of where a stage ended; none where it never had a finite loss and others have."""
         if end.best is None and self.snapshots:
             self.diverged = True
             return
@@ -231,11 +258,13 @@ class _Procedure:
         w: Tensor,
         accuracy: float,
         s2: Tensor | None = None,
+        known: Evaluation | None = None,
     ) -> Stage:
         """The loop; where evaluations are dear, they are as accurate as the hypergradient's size asks for."""
         loosest = 0.0 if self.response.scans else LOOSEST
         s2 = self.s2[: response.problem.n_folds] if s2 is None else s2
-        return run(response, proposals, objective, s2, self.journal, stage=name, w=w, tol=accuracy, loosest=loosest)
+        settings = {"tol": accuracy, "loosest": loosest}
+        return run(response, proposals, objective, s2, self.journal, stage=name, w=w, known=known, **settings)
 
     def _scan(
         self,

@@ -19,6 +19,7 @@ from .zeros import FINE_EPS, exact_zeros
 AVERAGE = "average over exponents"
 
 # Relative accuracy of the weights on the way down through the exponents, and of the members of an average.
+FINAL_TOL, DEAR_FINAL_TOL = 1e-10, 1e-8
 WAY_TOL = 1e-3
 AVERAGE_TOL = 1e-6
 
@@ -64,13 +65,14 @@ class Fitted(NamedTuple):
     decays: Tensor  # (n_groups,), infinite where all weights of a decay are exact zeros
 
 
-def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float = 1e-10) -> Fitted:
+def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, tol: float | None = None) -> Fitted:
     """Weights on all rows (a problem of one fold) at the hyperparameters of a snapshot.
 
     The hyperparameters are kept; the family's decays follow the new weights, and its constant s^2 the global solution
     on these rows. Weights that vanish at q <= 1 are exact zeros, except in an average.
     """
     response = result.response.all_rows(problem) or algorithm.bind(problem)
+    tol = tol or (FINAL_TOL if response.scans else DEAR_FINAL_TOL)
     start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
     s2 = problem.decays.scale(start)
     chosen = result.snapshots[index]
@@ -89,26 +91,27 @@ def _refit_one(response: BestResponse, hyper: Hyper, s2: Tensor, start: Tensor, 
 
 
 def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2: Tensor, start: Tensor) -> Fitted:
-    """Members in descending exponent, each from the one before; decays are those of the best member."""
-    total, w = torch.zeros_like(start), start
-    decays = response.problem.decays
-    log_decays = decays.log_decays(w, chosen.hyper, s2)
-    for member, weight in zip(result.snapshots, chosen.mixture, strict=False):
-        if weight > 0 or member.hyper.exponent < 2:
-            w = (
-                start
-                if member is result.snapshots[0]
-                else response.solve(member.hyper, s2, w, AVERAGE_TOL if weight > 0 else WAY_TOL)
-            )
-        if member.hyper is chosen.hyper:
-            log_decays = decays.log_decays(w, member.hyper, s2)
-        total = total + weight * w
+    """Each member from the mean of its folds' weights, as many at once as fit; decays are those of the best member."""
+    decays, total = response.problem.decays, chosen.mixture[0] * start
+    log_decays = decays.log_decays(start, chosen.hyper, s2)
+    family = zip(result.snapshots[1:], chosen.mixture[1:], strict=False)
+    members = [(member, weight) for member, weight in family if weight > 0]
+    for i in range(0, len(members), response.capacity):
+        part, weights = zip(*members[i : i + response.capacity], strict=True)
+        log_alpha, exponent = (torch.stack(t) for t in zip(*(member.hyper[:2] for member in part), strict=True))
+        at_folds = torch.stack([member.w.mean(0, keepdim=True) for member in part])
+        w = response.solve(Hyper(log_alpha, exponent), s2, at_folds, AVERAGE_TOL)
+        total = total + torch.einsum("m,mkj->kj", w.new_tensor(weights), w)
+        for member, own in zip(part, w, strict=True):
+            if member.hyper is chosen.hyper:
+                log_decays = decays.log_decays(own, chosen.hyper, s2)
     return Fitted(total, log_decays[0].exp())
 
 
 def descend(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol: float) -> Tensor:
     """Solve from the ridge solution down through the exponents: for q < 1 there are many minima."""
-    for q in (1.5, 1.0):
+    convex = float(hyper.exponent) >= 1
+    for q in () if convex and not response.scans else (1.5, 1.0):
         if float(hyper.exponent) < q:
             w = response.solve(hyper._replace(exponent=torch.tensor(q, dtype=w.dtype)), s2, w, WAY_TOL)
     return response.solve(hyper, s2, w, tol)

@@ -27,7 +27,7 @@ class Grid(NamedTuple):
 class Scan(NamedTuple):
     """Where the objective is lowest along the grid."""
 
-    log_alpha: Tensor  # vertex of the parabola through the lowest point and its neighbours
+    log_alpha: Tensor  # where it is lowest by interpolation
     curvature: float  # of the objective there; 0 where it is not known
     w: Tensor  # weights at the lowest point, (K, n_weights)
     path: Tensor | None  # weights along the whole grid where they were solved at once, (points, K, n_weights)
@@ -53,6 +53,7 @@ def scan(
     log_alpha, values = s2.new_zeros(0), s2.new_zeros(0)
     whole: Tensor | None = None
     best = s2.new_zeros(0)
+    more = 1  # points that are added where the lowest lies at an end: twice as many each time
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w = response.solve(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
@@ -72,42 +73,49 @@ def scan(
         if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= PATIENCE:
             todo = todo[:0]
         if not len(todo):
-            todo, start = _beyond(log_alpha, lowest, step, bounds), best[None]
+            todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, more + 1), bounds), best[None]
+            more *= 2
     i = int(values.argmin())
     vertex, curvature = _vertex(log_alpha, values, i)
     return Scan(vertex, curvature, best, whole)
 
 
-def _beyond(log_alpha: Tensor, lowest: int, step: float, bounds: tuple[float, float]) -> Tensor:
-    """The next point where the lowest lies at an end that is no bound."""
+def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """The next points where the lowest lies at an end that is no bound, descending."""
     if lowest == 0 and float(log_alpha[0]) < bounds[1]:
-        return (log_alpha[:1] + step).clamp(*bounds)
+        return (log_alpha[0] + steps.flip(0)).clamp(*bounds).unique().flip(0)
     if lowest == len(log_alpha) - 1 and float(log_alpha[-1]) > bounds[0]:
-        return (log_alpha[-1:] - step).clamp(*bounds)
+        return (log_alpha[-1] - steps).clamp(*bounds).unique().flip(0)
     return log_alpha[:0]
 
 
 def _vertex(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, float]:
-    """The vertex of the parabola through the lowest point and its neighbours, and its second derivative.
+    """Where the interpolating polynomial has its minimum near the lowest point, and its second derivative there.
 
-    Slope and curvature are those of the polynomial through two neighbours on either side where there are as many.
+    A quartic through two neighbours on either side where there are as many, else a parabola through one.
     """
     if not 0 < i < len(x) - 1:
         return x[i], 0.0
-    slope, curvature = _derivatives(x, y, i)
+    step, spacing = x[i] - x[i - 1], x[max(i - 2, 0) : i + 3].diff()
+    if len(spacing) == 4 and bool(((spacing - step).abs() < 1e-6).all()):
+        shift, curvature = _quartic_minimum(*y[i - 2 : i + 3].tolist())
+        if abs(shift) <= 1 and curvature > 0:
+            return x[i] + shift * step, curvature / float(step) ** 2
+    left, right = (y[i] - y[i - 1]) / step, (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+    curvature = float(2 * (right - left) / (x[i + 1] - x[i - 1]))
     if not math.isfinite(curvature) or curvature <= 0:
         return x[i], 0.0
-    return (x[i] - slope / curvature).clamp(x[i + 1], x[i - 1]), curvature
+    return (x[i] - (left + curvature * step / 2) / curvature).clamp(x[i + 1], x[i - 1]), curvature
 
 
-def _derivatives(x: Tensor, y: Tensor, i: int) -> tuple[float, float]:
-    """First and second derivative at x_i, from five points if these are equally spaced, else from three."""
-    around, h = y[i - 2 : i + 3].tolist(), float(x[i] - x[i - 1])
-    if len(around) == 5 and bool(((x[i - 2 : i + 3].diff() - h).abs() < 1e-6).all()):
-        a, b, c, d, e = around
-        slope, curvature = (a - 8 * b + 8 * d - e) / (12 * h), (-a + 16 * b - 30 * c + 16 * d - e) / (12 * h * h)
-        if curvature > 0:
-            return slope, curvature
-    left, right = (y[i] - y[i - 1]) / (x[i] - x[i - 1]), (y[i + 1] - y[i]) / (x[i + 1] - x[i])
-    curvature = float(2 * (right - left) / (x[i + 1] - x[i - 1]))
-    return float(left) + curvature * float(x[i] - x[i - 1]) / 2, curvature
+def _quartic_minimum(a: float, b: float, c: float, d: float, e: float) -> tuple[float, float]:
+    """Of the quartic with these values at -2, -1, 0, 1, 2: Newton's method from 0; the place and second derivative."""
+    first, second = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 12
+    third, fourth = (-a + 2 * b - 2 * d + e) / 2, a - 4 * b + 6 * c - 4 * d + e
+    t, curvature = 0.0, second
+    for _ in range(5):
+        if not curvature > 0:
+            return math.inf, math.nan
+        t -= (first + t * (second + t * (third / 2 + t * fourth / 6))) / curvature
+        curvature = second + t * (third + t * fourth / 2)
+    return t, curvature

@@ -95,6 +95,7 @@ def make_plan(
     taus: tuple[float, ...],
     bounds: tuple[float, float],
     tol: float,
+    competes: bool = True,
 ) -> Plan:
     """What to tune.
 
@@ -113,7 +114,7 @@ def make_plan(
     if exponents is None:
         exponents = EXPONENTS
     squared = (SquaredError(), TweedieLog(0), OfPredictions(SquaredError(), 1))
-    return Plan(exponents, taus, bounds, log_scale=problem.outer_loss in squared, tol=tol)
+    return Plan(exponents, taus, bounds, log_scale=problem.outer_loss in squared, tol=tol, competes=competes)
 
 
 __all__ = ["GRANULARITIES", "check_bounds", "check_exponents", "check_shrinkage", "make_plan", "resolve_granularity"]

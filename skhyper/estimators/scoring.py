@@ -45,10 +45,14 @@ class Scoring(NamedTuple):
     params: Mapping[str, Any]
     error_score: Any
 
-    def __call__(self, fitted: Any, rows: NDArray[np.int64]) -> Any:
-        """The score, or a dict of scores, of a fitted estimator on some rows."""
+    def take(self, rows: NDArray[np.int64]) -> "Scoring":
+        """The same on some of the rows."""
         x, y = _safe_indexing(self.x, rows), _safe_indexing(self.y, rows)
-        return _score(fitted, x, y, self.scorer, _check_method_params(self.x, self.params, rows), self.error_score)
+        return self._replace(x=x, y=y, params=_check_method_params(self.x, self.params, rows))
+
+    def __call__(self, fitted: Any) -> Any:
+        """The score, or a dict of scores, of a fitted estimator."""
+        return _score(fitted, self.x, self.y, self.scorer, self.params, self.error_score)
 
 
 class OneScore(NamedTuple):
@@ -59,7 +63,7 @@ class OneScore(NamedTuple):
 
     def __call__(self, fitted: Any, rows: NDArray[np.int64]) -> float:
         """The score of a fitted estimator on some rows."""
-        scores = self.scoring(fitted, rows)
+        scores = self.scoring.take(rows)(fitted)
         return float(scores[self.name] if isinstance(scores, dict) else scores)
 
 
@@ -72,16 +76,18 @@ def score_snapshots(
     task: Task, result: Result, splits: Sequence[Split], scoring: Scoring, *, train: bool, n_iter: int
 ) -> list[dict[str, Any]]:
     """One entry for each snapshot and fold, in the form from which GridSearchCV makes its `cv_results_`."""
+    held_out = [scoring.take(split.validation) for split in splits]
+    trained = [scoring.take(split.train) for split in splits] if train else []
     out = []
     for snapshot in result.snapshots:
         for k, split in enumerate(splits):
             fitted = task.fitted(k, snapshot.w, alpha_of(snapshot), n_iter)
             start = time.perf_counter()
-            entry = {"test_scores": scoring(fitted, split.validation), "n_test_samples": len(split.validation)}
+            entry = {"test_scores": held_out[k](fitted), "n_test_samples": len(split.validation)}
             entry["score_time"] = time.perf_counter() - start
             entry["fit_time"] = snapshot.seconds / len(splits)
             if train:
-                entry["train_scores"] = scoring(fitted, split.train)
+                entry["train_scores"] = trained[k](fitted)
             out.append(entry)
     return out
 

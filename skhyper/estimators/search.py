@@ -316,7 +316,8 @@ class HyperTrainingSearchCV(BaseSearchCV):
                 "different columns; set shrinkage=None."
             )
         bounds = check_bounds(self.alpha_bounds)
-        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol)
+        competes = not isinstance(self.shrinkage, Real)
+        return make_plan(task.encoding.problem, check_exponents(self.exponent), taus, bounds, self.tol, competes)
 
     def _rows(self, problem: Problem, result: Result) -> Result:
         """What selection chooses from: every stage's snapshot."""

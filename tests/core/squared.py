@@ -53,7 +53,8 @@ def problem(x, y, granularity="feature", *, k=5, sample_weight=None, intercept=T
     network = LinearNetwork(x.shape[-1], n_outputs, intercept)
     decays = Decays(decay_index(granularity, x.shape[-1], n_outputs, n_outputs * intercept), eps=eps)
     loss = SquaredError()
-    return Problem(DenseDesign(x), y, train, validation, network, loss, loss, decays)
+    counts = None if sample_weight is None else tensor(sample_weight)
+    return Problem(DenseDesign(x), y, train, validation, network, loss, loss, decays, counts)
 
 
 def regression(n, p, n_outputs=1, *, correlation=0.0, sparse=0, noise=1.0, seed=0):

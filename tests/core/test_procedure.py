@@ -193,8 +193,7 @@ def assert_same_tuning(one, other, log_alpha=0.0, rtol=1e-5):
 INVARIANCE = replace(GLOBAL, tol=1e-8, exponents=FAMILY)
 
 
-@pytest.mark.parametrize("n_outputs", [1, 2])
-@pytest.mark.parametrize("granularity", ["feature", "weight", "groups"])
+@pytest.mark.parametrize(("granularity", "n_outputs"), [("feature", 1), ("weight", 2), ("groups", 2)])
 @pytest.mark.parametrize(("x_unit", "y_unit"), [(1.0, 1000.0), (1.0, 1e-6), (50.0, 1.0), (1e-5, 1.0)])
 def test_units_of_x_and_y_change_alpha_and_coefficients_by_themselves(granularity, n_outputs, x_unit, y_unit):
     """y -> c y: the same alpha and q, coefficients times c. X -> c X: alpha times c^2, the same predictions."""
@@ -340,22 +339,22 @@ def test_free_decays_start_from_the_best_row():
 EVERYTHING = Plan(exponents=(1.0,), taus=(1.0,), tol=1e-4)
 
 
+def short_case():
+    return problem(*regression(24, 4, noise=2.0), "feature", k=3)
+
+
 def stages(result):
     return list(dict.fromkeys(r.stage for r in result.history))
 
 
 def test_the_history_has_every_stage_in_turn():
-    result = go(free_case(), EVERYTHING)
+    result = go(short_case(), EVERYTHING)
     expected = ["scan", "global alpha", "family, q = 2", "family, q = 1", "free decays, tau = 1"]
     assert stages(result) == expected
     assert [r.iteration for r in result.history] == list(range(len(result.history)))
     assert [s.name for s in result.snapshots] == ["global alpha", "family, q = 1", "free decays, tau = 1"]
     seconds = [r.seconds for r in result.history]
     assert seconds == sorted(seconds)
-
-
-class Stop(Exception):
-    """What a test raises to end a run at a place of its choice."""
 
 
 @pytest.mark.parametrize(
@@ -376,12 +375,12 @@ def test_an_interrupt_keeps_the_rows_of_the_stages_before_it(stage, rows):
         if record.stage == stage:
             raise KeyboardInterrupt
 
-    result = go(free_case(), EVERYTHING, observer=observer)
+    result = go(short_case(), EVERYTHING, observer=observer)
     assert result.stop_reason is StopReason.INTERRUPTED
     assert len(result.snapshots) == rows
     assert len(result.history) == len(seen)
     assert seen[-1].stage == stage
-    assert refit(free_case().take_folds(torch.arange(5) == 0), ClosedForm(), result, rows - 1).w.isfinite().all()
+    assert refit(short_case().take_folds(torch.arange(3) == 0), ClosedForm(), result, rows - 1).w.isfinite().all()
 
 
 def test_an_interrupt_of_the_first_scan_is_raised():
@@ -389,10 +388,10 @@ def test_an_interrupt_of_the_first_scan_is_raised():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(free_case(), EVERYTHING, observer=observer)
+        go(short_case(), EVERYTHING, observer=observer)
 
 
-@pytest.mark.parametrize("count", range(1, 40))
+@pytest.mark.parametrize("count", range(1, 31))
 def test_an_interrupt_inside_any_solution_is_raised_or_keeps_what_there_is(count, monkeypatch):
     """In every solve in turn, in scans, steps and cross-fits; one interrupt is enough."""
     calls = []
@@ -406,7 +405,7 @@ def test_an_interrupt_inside_any_solution_is_raised_or_keeps_what_there_is(count
 
     monkeypatch.setattr(ClosedFormResponse, "solve", solve)
     try:
-        result = go(free_case(), EVERYTHING)
+        result = go(short_case(), EVERYTHING)
     except KeyboardInterrupt:
         assert count <= 3  # the first scan, and the first evaluation
         return
@@ -414,13 +413,12 @@ def test_an_interrupt_inside_any_solution_is_raised_or_keeps_what_there_is(count
         assert result.stop_reason is StopReason.INTERRUPTED
         assert len(calls) == count
     assert 1 <= len(result.snapshots) <= 3
-    assert result.s2.shape == (5,)
-    assert float(result.s2.max()) < 1
+    torch.testing.assert_close(result.s2, short_case().decays.scale(result.snapshots[0].w))
 
 
 @pytest.mark.parametrize("limit", [-1.0, 0.0, 1e-4])
 def test_a_time_limit_of_nothing_leaves_a_tuned_row(limit):
-    result = go(free_case(), EVERYTHING, budget=Budget(time_limit=limit))
+    result = go(short_case(), EVERYTHING, budget=Budget(time_limit=limit))
     assert result.stop_reason is StopReason.TIME_LIMIT
     assert len(result.snapshots) == 1
     assert result.snapshots[0].stop_reason is StopReason.TIME_LIMIT
@@ -438,14 +436,14 @@ def test_a_time_limit_in_any_stage_ends_the_run_soon(stage):
         if record.stage == stage:
             budget.time_limit = -1.0
 
-    result = go(free_case(), EVERYTHING, budget=budget, observer=observer)
+    result = go(short_case(), EVERYTHING, budget=budget, observer=observer)
     assert result.stop_reason is StopReason.TIME_LIMIT
     assert len([r for r in after if math.isfinite(r.gradient_norm)]) <= 1
     assert result.snapshots[0].name == "global alpha"
 
 
 def test_max_iter_is_told_and_leaves_a_row():
-    result = go(free_case(), replace(EVERYTHING, tol=1e-12), budget=Budget(max_iter=2))
+    result = go(short_case(), replace(EVERYTHING, tol=1e-12), budget=Budget(max_iter=2))
     assert {s.stop_reason for s in result.snapshots} <= {StopReason.MAX_ITER, StopReason.CONVERGED}
     assert result.stop_reason is StopReason.MAX_ITER
     assert len(result.snapshots) == 3
@@ -464,14 +462,14 @@ def spoil(monkeypatch, when):
 
 def test_a_family_that_diverges_leaves_the_global_alpha(monkeypatch):
     spoil(monkeypatch, lambda h: bool((h.exponent < 2).any()))
-    result = go(free_case(), Plan(exponents=(1.0,)))
+    result = go(short_case(), Plan(exponents=(1.0,)))
     assert [s.name for s in result.snapshots] == ["global alpha"]
     assert result.stop_reason is StopReason.DIVERGED
 
 
 def test_free_decays_that_diverge_leave_the_rows_before_them(monkeypatch):
     spoil(monkeypatch, lambda h: h.offsets is not None)
-    result = go(free_case(), EVERYTHING)
+    result = go(short_case(), EVERYTHING)
     assert len(result.snapshots) == 2
     assert result.stop_reason is StopReason.DIVERGED
 
@@ -479,7 +477,7 @@ def test_free_decays_that_diverge_leave_the_rows_before_them(monkeypatch):
 def test_a_run_that_never_had_a_finite_loss_says_so(monkeypatch):
     spoil(monkeypatch, lambda h: True)
     with pytest.raises(FloatingPointError, match="global alpha: The outer loss was not finite"):
-        go(free_case(), EVERYTHING)
+        go(short_case(), EVERYTHING)
 
 
 # Degenerate data.

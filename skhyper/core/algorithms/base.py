@@ -13,6 +13,7 @@ so that an algorithm has two things to say: the weights, and H^-1 v.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from skhyper.core.decays import Decays, Hyper
@@ -33,6 +34,10 @@ class BestResponse(ABC):
     @abstractmethod
     def capacity(self) -> int:
         """How many candidates are solved at once; 1 where memory is short."""
+
+    def curvature(self) -> float:
+        """The unit of alpha: the mean curvature of the training loss."""
+        return self.problem.curvature()
 
     @property
     def scans(self) -> bool:
@@ -77,6 +82,21 @@ class BestResponse(ABC):
         u, error = self.adjoint(w, hyper, s2, self.problem.outer_gradient(w), tol)
         gradient = hypergradient(self.problem.decays, w, hyper, s2, u)
         return Evaluation(hyper, w, self.fold_losses(w), gradient, error)
+
+    def evaluate_all(self, hyper: Hyper, s2: Tensor, w: Tensor, tol: float = 1e-8) -> list[Evaluation]:
+        """Evaluations of candidates, (C,) hyperparameters and (C, K, n_weights) warm starts, as many at once as fit."""
+        out = []
+        for part in torch.arange(len(w)).split(self.capacity):
+            if len(part) == 1:
+                i = int(part)
+                out.append(self.evaluate(hyper.take(i), s2, w[i], tol))
+                continue
+            these = self.evaluate(hyper.take(part), s2, w[part], tol)
+            out += [
+                Evaluation(these.hyper.take(i), these.w[i], these.fold_losses[i], these.gradient.take(i), these.error)
+                for i in range(len(part))
+            ]
+        return out
 
 
 class Algorithm(ABC):

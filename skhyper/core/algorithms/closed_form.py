@@ -123,9 +123,9 @@ class ClosedFormResponse(BestResponse):
         a = a.unflatten(-1, self.rhs.shape[-2:])
         return a[..., 0] if self._shared else a
 
-    def _frozen(self, batch: Batch, w: Tensor, rough: bool = False) -> Tensor:
+    def _frozen(self, batch: Batch, w: Tensor) -> Tensor:
         """The ridge solution with the decays frozen at w."""
-        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold], rough).flatten(-2)
+        return self.system.solve(batch.fold, self._decay(batch, w), self.rhs[batch.fold]).flatten(-2)
 
     def _reweight(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
         """Rough: majorise-minimise, problems leave as they converge. Accurate: Newton's method."""
@@ -135,7 +135,7 @@ class ClosedFormResponse(BestResponse):
         active = torch.arange(len(w))
         for _ in range(MAX_STEPS):
             part, old = batch.take(active), w[active]
-            new = self._frozen(part, old, rough=True)
+            new = self._frozen(part, old)
             w[active] = new
             size = torch.maximum(new.norm(dim=-1), VANISHED * (part.s2 * w.shape[-1]).sqrt())
             change = (new - old).norm(dim=-1) / size.clamp(min=torch.finfo(w.dtype).tiny)
