@@ -2,6 +2,7 @@
 
 A benchmark is a set of tasks (name -> function(seed) -> `Split`), a dict of `Model` and a metric. Rows that are in the
 CSV already are not run again unless ``--rerun`` names their model, so a run that was cut off goes on where it stopped.
+A metric gives a number, or a dict of columns with "score" among them.
 """
 
 import argparse
@@ -34,11 +35,15 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """How a model is fitted: `fit(split)`, or `fit(split, seconds)` with a time `budget` taken from another's rows."""
+    """How a model is fitted: `fit(split)`, or `fit(split, seconds)` with a time `budget` taken from another's rows.
+
+    A budget is a model's name, or a function of (rows, set, seed) that gives None as long as there is none.
+    """
 
     fit: Callable[..., Fitted]
     counted: bool = True
-    budget: str | None = None
+    budget: str | Callable | None = None
+    warm_up: bool = True  # a first small fit that is not timed
 
 
 def parser(description, models, tasks):
@@ -58,8 +63,11 @@ def read(path):
     return pd.read_csv(path) if Path(path).exists() else pd.DataFrame(columns=KEY)
 
 
-def run(tasks, models, metric, arguments, path):
-    """Fit what is missing, append it to the CSV at `path`, and return all its rows."""
+def run(tasks, models, metric, arguments, path, *, order=None, wanted=lambda name, seed, model: True):
+    """Fit what is missing, append it to the CSV at `path`, and return all its rows.
+
+    `order` sorts the pairs of a set's name and a seed; `wanted` says which models a pair has.
+    """
     rows = read(path)
     if arguments.report:
         return rows
@@ -69,12 +77,13 @@ def run(tasks, models, metric, arguments, path):
     with threadpool_limits(arguments.threads):
         _set_torch_threads(arguments.threads)
         warm = set()
-        for name, seed in [(name, seed + arguments.seed) for name in tasks for seed in range(arguments.splits)]:
-            wanted = [m for m in names if m in rerun or not _has(rows, name, seed, m)]
-            if not wanted:
+        pairs = [(name, seed + arguments.seed) for name in tasks for seed in range(arguments.splits)]
+        for name, seed in sorted(pairs, key=order) if order else pairs:
+            missing = [m for m in names if wanted(name, seed, m) and (m in rerun or not _has(rows, name, seed, m))]
+            if not missing:
                 continue
             split = tasks[name](seed)
-            for model_name in wanted:
+            for model_name in missing:
                 row = _one(models[model_name], split, metric, _budget(rows, name, seed, models[model_name]), warm)
                 if row is None:
                     continue
@@ -97,25 +106,27 @@ def _one(model, split, metric, budget, warm):
         return None
     extra = (budget,) if model.budget else ()
     try:
-        if model.fit not in warm:  # imports and compilation are no part of a fit's time
+        if model.warm_up and model.fit not in warm:  # imports and compilation are no part of a fit's time
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(_first_rows(split), *((0.1,) if model.budget else ()))
             warm.add(model.fit)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             fitted = model.fit(split, *extra)
-            seconds = time.perf_counter() - start
+            seconds, processor = time.perf_counter() - start, time.process_time() - processor
     except ImportError as error:
         if model.fit not in warm:
             print(f"skipped: {error}", flush=True)
         warm.add(model.fit)
         return None
     warned = any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    scores = metric(fitted.estimator, split)
     return {
-        "score": metric(fitted.estimator, split),
+        **(scores if isinstance(scores, dict) else {"score": scores}),
         "seconds": seconds,
+        "processor": processor,
         "at_edge": int(bool(fitted.at_edge)),
         "converged": int(not warned if fitted.converged is None else fitted.converged),
         "n_hyperparameters": fitted.n_hyperparameters,
@@ -142,6 +153,8 @@ def _has(rows, name, seed, model):
 
 
 def _budget(rows, name, seed, model):
+    if callable(model.budget):
+        return model.budget(rows, name, seed)
     if model.budget is None or not _has(rows, name, seed, model.budget):
         return None
     return float(rows.set_index(KEY).loc[(name, seed, model.budget), "seconds"])
