@@ -142,8 +142,11 @@ def test_integer_weights_equal_repeated_rows_exactly():
     np.testing.assert_array_equal(weighted.predict_proba(XC), repeated.predict_proba(XC))
 
 
-def test_all_members_share_the_shape_and_differ(fitted):
-    near, far = fitted.predict_uncertainty(X), fitted.predict_uncertainty(X + 3)
+def test_members_disagree_where_there_are_no_data():
+    x = np.random.default_rng(0).uniform(-1, 1, (90, 2))
+    y = np.sin(3 * x[:, 0]) + 0.3 * np.random.default_rng(1).standard_normal(90)
+    model = HypernetRegressor(random_state=0).fit(x, y)
+    near, far = model.predict_uncertainty(x), model.predict_uncertainty(3 * np.sign(x))
     assert (near.epistemic > 0).all()
     assert far.epistemic.mean() > 2 * near.epistemic.mean()
 

@@ -22,7 +22,17 @@ from ..core.noise.procedure import Fit, Holding, State, begin, run
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
 from ..core.noise.training import Model, Record, Settings
-from .hypernet_options import ACTIVATIONS, SCALINGS, SMALL_ROWS, resolve_device, resolve_network, resolve_settings
+from .hypernet_options import (
+    ACTIVATIONS,
+    LEAST_ROWS,
+    SCALINGS,
+    SHARE,
+    SMALL_ROWS,
+    SMALL_SHARE,
+    resolve_device,
+    resolve_network,
+    resolve_settings,
+)
 from .hypernet_state import dump_state, load_state, to_arrays, to_tensors
 
 TEXT_HINT = (
@@ -76,7 +86,7 @@ class BaseHypernet(BaseEstimator, ABC):
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
         "preprocessing": [StrOptions(set(SCALINGS) - {None}), None],
         "device": [str],
         "dtype": [StrOptions({"float64", "float32"})],
@@ -185,8 +195,7 @@ class BaseHypernet(BaseEstimator, ABC):
         again = self.warm_start and hasattr(self, "_state")
         encoded = self._encode(X, y, sample_weight, X_val, y_val, reset=not again)
         settings = resolve_settings(self, encoded.small, len(encoded.data.x) - encoded.n_given)
-        share = self.validation_fraction if self._holds_out(encoded) else 0.0
-        self._fit(encoded, settings, Holding(share, encoded.n_given), again)
+        self._fit(encoded, settings, Holding(self._held_out_share(encoded), encoded.n_given), again)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -234,14 +243,19 @@ class BaseHypernet(BaseEstimator, ABC):
                 raise type(error)(f"{error} {TEXT_HINT}") from error
             raise
 
-    def _holds_out(self, encoded: Encoded) -> bool:
+    def _held_out_share(self, encoded: Encoded) -> float:
+        """The share of the rows that each member holds out; 0 for none."""
         n = len(encoded.data.x)
-        if self.early_stopping is True and n * self.validation_fraction < 2:
+        share = self.validation_fraction
+        if share == "auto":
+            share = SMALL_SHARE if encoded.small else SHARE
+        if self.early_stopping is True and n * share < 2:
             raise ValueError(
-                f"validation_fraction must leave at least 2 rows to stop by, got validation_fraction="
-                f"{self.validation_fraction} of {n} rows; raise it or set early_stopping=False."
+                f"validation_fraction must leave at least 2 rows to stop by, got validation_fraction={share} of {n} "
+                "rows; raise it or set early_stopping=False."
             )
-        return not encoded.small if self.early_stopping == "auto" else bool(self.early_stopping)
+        holds_out = n >= LEAST_ROWS if self.early_stopping == "auto" else self.early_stopping
+        return float(share) if holds_out else 0.0
 
     def _fit(
         self, encoded: Encoded, settings: Settings, holding: Holding, again: bool, keep_optimizer: bool = False

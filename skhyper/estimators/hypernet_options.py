@@ -16,9 +16,13 @@ from ..core.noise.network import StochasticMLP
 from ..core.noise.scaling import Scaling, no_scaling, robust_scaling, standard_scaling
 from ..core.noise.training import Settings
 
-# At most this many distinct rows: full batch, nothing held out, and weights equal repeated rows exactly.
+# At most this many distinct rows: full batch, and weights equal repeated rows exactly.
 SMALL_ROWS = 100
 SMALL_STEPS = 200
+
+# Shares of the rows that each member holds out, and the number of rows below which none are.
+SHARE, SMALL_SHARE = 0.1, 0.25
+LEAST_ROWS = 12
 
 # Numbers in a full generator above which "auto" takes low rank.
 MAX_FULL = 2**19

@@ -217,7 +217,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         batch_size: Any = "auto",
         max_iter: Any = "auto",
         early_stopping: Any = "auto",
-        validation_fraction: float = 0.1,
+        validation_fraction: Any = "auto",
         preprocessing: str | None = "robust",
         device: str = "cpu",
         dtype: str = "float64",

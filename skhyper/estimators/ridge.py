@@ -35,23 +35,27 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     ----------
     granularity : {"global", "output", "feature", "weight"}, default="feature"
         Which weights share a decay. "global": one alpha, the optimum of RidgeCV's criterion without a grid;
-        "output": one for each target, tuned freely (RidgeCV's `alpha_per_target`); "feature": one for each feature,
-        shared by all targets; "weight": one for each coefficient.
+        "output": one for each target (RidgeCV's `alpha_per_target`), each tuned as if its target were alone; a target
+        keeps the global alpha where its own does not clearly pay; "feature": one for each feature, shared by all
+        targets; "weight": one for each coefficient.
     decay_groups : array-like of shape (n_features,) or dict, default=None
         Group of each feature, or a mapping from feature name to group; features of a group share a decay. Needs
         `granularity="feature"`.
     criterion : {"cv", "loo", "gcv", "evidence"}, default="cv"
-        What is minimised: the mean squared error of held-out folds, of left-out rows, generalised cross-validation,
-        or the negative log evidence. Only "cv" goes with exponents other than 2: the family's decays would be fitted
-        to the rows that are left out.
+        What is minimised: the mean squared error of held-out folds, or of left-out rows (exact, from one
+        factorisation), generalised cross-validation, or the negative log evidence. The last three need a dense X and
+        take all rows at once; `cv` is then read by `guard_cv="auto"` alone. Only "cv" goes with exponents other than
+        2: the family's decays would be fitted to the rows that are left out. See Notes.
     cv : int, float, splitter or iterable, default=None
         Held-out rows; None is 5 folds, a float the share of one random split.
     exponent : "auto", float or sequence of float, default="auto"
         The values of q in [0.5, 2] to try beside 2. "auto" is (1.5, 1, 0.75, 0.5), and 2 alone where there is one
         decay or the criterion is not "cv".
     shrinkage : "auto", None, float or sequence of float, default="auto"
-        Free decays: standard deviation in (0, inf) of the prior that pulls log-decays to the family. None and "auto"
-        fit no free decays, but for `granularity="output"`, where "auto" leaves them free.
+        Free decays: standard deviation in (0, inf] of the prior that pulls log-decays to the family; infinity is no
+        prior. A number keeps the free decays, several compete with the tuned global alpha on held-out folds (so that
+        they need `criterion="cv"`). None and "auto" fit no free decays, but for `granularity="output"` and several
+        targets, where "auto" is (inf,). Without a prior targets are problems of their own, and are tuned apart.
     average_exponents : bool, default=True
         Average the coefficients over q (only where `exponent="auto"` and `scoring=None`). `alpha_` and `exponent_`
         then describe the best member, and `coef_` has no exact zeros.
@@ -97,11 +101,15 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     exponent_weights_ : dict of float to float
         Weight of each q in the average; {exponent_: 1.0} without.
     shrinkage_ : float
-        tau of the chosen row; 0 for the family alone.
+        tau of the chosen row; 0 for the family alone, infinity for free decays without a prior.
     n_hyperparameters_ : int
-        Number of values that were fitted to held-out loss for the chosen row.
+        Number of values that were fitted to held-out loss, or to the criterion, for the chosen row. Of
+        `granularity="output"`: the targets with an alpha of their own, and the global alpha if a target keeps it.
     best_score_ : float
-        Mean held-out score of the chosen row, on the rows that chose it.
+        Mean held-out score of the chosen row, on the rows that chose it. With another criterion than "cv": the score
+        of left-out rows (leave-one-out) under the chosen decays, whatever the criterion; the criterion itself is in
+        `history_`. One alpha fitted to it flatters no more than RidgeCV's own; free decays were fitted to all rows,
+        those left out among them, and their `best_score_` is no estimate: see `guard_score_`.
     baseline_score_ : float
         The same of the tuned global alpha.
     guard_score_ : float
@@ -147,7 +155,22 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     Notes
     -----
     Cost: forming the normal equations takes O(n p^2), each evaluation one batch of Cholesky factorisations of order
-    min(n, p) over folds. Features should be on comparable scales, as for every ridge regression and Lasso.
+    min(n, p) over folds. Features should be on comparable scales, as for every ridge regression and Lasso, and so
+    should targets that share decays: the loss is their mean squared error.
+
+    With C = diag(sample_weight), H the hat matrix (intercept included), e the residuals, and S the minimum of the
+    objective above, the criteria are, summed over targets,
+
+        loo       sum_i c_i (e_i / (1 - h_ii))^2 / sum c
+        gcv       sum_i c_i e_i^2 / sum c / (1 - tr H / n)^2
+        evidence  m log(2 pi S / m) + m + log|X'CX + A| - log|A| - sum log c + log(sum c / n),
+
+    X centred, m = n - 1: the Gaussian likelihood of y with w ~ N(0, s^2 A^-1), noise of variance s^2 / c_i, a flat
+    prior on the intercept, and s^2 at its best for each target; without an intercept, X as it is, m = n and no last
+    term. Leave-one-out leaves out a row with all of its weight, and the evidence takes weights as relative
+    precisions, so that in neither an integer weight equals repeated rows: copies of a left-out row would stay, and
+    are further observations. gcv is unreliable with more columns than rows, where it can be lowest at alpha = 0. After
+    one singular value decomposition an evaluation takes O(n min(n, p)); with free decays O(n p min(n, p)).
 
     References
     ----------
