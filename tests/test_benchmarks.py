@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic, on data that need no download; that their bars hold is left to running them."""
 
 import argparse
+import pickle
 import warnings
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks import (
     calibration,
     data,
     development,
+    mnist,
     predict_cost,
     report,
     runner,
@@ -236,3 +238,54 @@ def test_the_weight_spread_of_the_first_layer_is_that_of_its_explicit_weights():
 
 def test_predictions_do_not_depend_on_the_batch_or_the_order():
     assert predict_cost.differences(n_rows=101).max() <= predict_cost.EXACT
+
+
+@pytest.fixture
+def tiny_mnist(monkeypatch, tmp_path):
+    """Random images of 10 classes in place of MNIST, small networks, and results in a folder of the test."""
+    rng = np.random.RandomState(0)
+    y = np.arange(400) % 10
+    X = np.clip(0.2 * rng.uniform(size=(400, 784)) + np.eye(784)[y * 7], 0, 1)
+    monkeypatch.setattr(mnist, "load_mnist", lambda: (X[:300], y[:300], X[300:], y[300:]))
+    monkeypatch.setattr(mnist, "NETWORKS", {"3x150": (8,)})
+    monkeypatch.setattr(mnist, "HYPERNETS", {"3x150": (6, 4)})
+    monkeypatch.setattr(mnist, "RESULTS", tmp_path)
+    monkeypatch.setattr(mnist, "BATCH", 100)
+    monkeypatch.setattr(mnist, "CHUNK", 300)
+    return tmp_path
+
+
+def test_a_run_on_mnist_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(tiny_mnist):
+    command = ["--networks", "3x150", "--methods", "paper", "--seconds", "0", "--every", "2"]
+    mnist.main([*command, "--epochs", "6"])
+    whole = pd.read_csv(tiny_mnist / "mnist.csv")
+    (tiny_mnist / "mnist.csv").unlink()
+    folder = ["--checkpoints", str(tiny_mnist)]
+    mnist.main([*command, *folder, "--epochs", "4"])
+    mnist.main([*command, *folder, "--epochs", "6", "--rerun"])
+    halves = pd.read_csv(tiny_mnist / "mnist.csv")
+    assert halves.loc[0, "epochs"] == whole.loc[0, "epochs"] == 6
+    with open(tiny_mnist / "3x150-paper-0.pickle", "rb") as file:
+        model, done, curve, _ = pickle.load(file)
+    assert (done, model.t_, curve[-1][0]) == (6, 6 * 3 // 2, 6)
+
+
+def test_our_rows_on_mnist_are_fitted_at_once_and_learn(tiny_mnist):
+    mnist.main(["--networks", "3x150", "--methods", "ours", "twin", "--epochs", "30", "--seconds", "0"])
+    rows = pd.read_csv(tiny_mnist / "mnist.csv")
+    assert list(rows["model"]) == ["ours", "twin"]
+    assert (rows["score"] < 50).all()
+    assert "hours of a full run" in (tiny_mnist / "mnist.md").read_text()
+
+
+def test_a_run_on_mnist_that_is_short_of_time_says_how_far_it_came(tiny_mnist):
+    mnist.main(["--networks", "3x150", "--methods", "paper", "ours", "--epochs", "100000", "--seconds", "0.5"])
+    rows = pd.read_csv(tiny_mnist / "mnist.csv")
+    assert (rows["epochs"] < 10_000).all()
+    assert (rows["full_hours"] > 0).all()
+    assert "paper, shortened" in (tiny_mnist / "mnist.md").read_text()
+
+
+def test_steps_of_every_kind_are_timed(tiny_mnist):
+    lines = mnist.cost("3x150", repeats=1)
+    assert sum("holds" in line or "FAILS" in line for line in lines) == 2
