@@ -2,6 +2,7 @@
 
 A benchmark is a set of tasks (name -> function(seed) -> `Split`), a dict of `Model` and a metric. Rows that are in the
 CSV already are not run again unless ``--rerun`` names their model, so a run that was cut off goes on where it stopped.
+A metric gives a number, or a dict of columns with "score" among them.
 """
 
 import argparse
@@ -34,11 +35,15 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """How a model is fitted: `fit(split)`, or `fit(split, seconds)` with a time `budget` taken from another's rows."""
+    """How a model is fitted: `fit(split)`, or `fit(split, seconds)` with a time `budget` taken from another's rows.
+
+    A budget is a model's name, or a function of (rows, set, seed) that gives None as long as there is none.
+    """
 
     fit: Callable[..., Fitted]
     counted: bool = True
-    budget: str | None = None
+    budget: str | Callable | None = None
+    warm_up: bool = True  # a first small fit that is not timed
 
 
 def parser(description, models, tasks):
@@ -58,8 +63,11 @@ def read(path):
     return pd.read_csv(path) if Path(path).exists() else pd.DataFrame(columns=KEY)
 
 
-def run(tasks, models, metric, arguments, path):
-    """Fit what is missing, append it to the CSV at `path`, and return all its rows."""
+def run(tasks, models, metric, arguments, path, *, order=None, wanted=lambda name, seed, model: True):
+    """Fit what is missing, append it to the CSV at `path`, and return all its rows.
+
+    `order` sorts the pairs of a set's name and a seed; `wanted` says which models a pair has.
+    """
     rows = read(path)
     if arguments.report:
         return rows
@@ -67,20 +75,21 @@ def run(tasks, models, metric, arguments, path):
     number = 1 + int(rows["run"].max()) if len(rows) else 1
     names = [name for name in models if name in arguments.models]
     with threadpool_limits(arguments.threads):
-        _set_torch_threads(arguments.threads)
+        set_torch_threads(arguments.threads)
         warm = set()
-        for name, seed in [(name, seed + arguments.seed) for name in tasks for seed in range(arguments.splits)]:
-            wanted = [m for m in names if m in rerun or not _has(rows, name, seed, m)]
-            if not wanted:
+        pairs = [(name, seed + arguments.seed) for name in tasks for seed in range(arguments.splits)]
+        for name, seed in sorted(pairs, key=order) if order else pairs:
+            missing = [m for m in names if wanted(name, seed, m) and (m in rerun or not has(rows, name, seed, m))]
+            if not missing:
                 continue
             split = tasks[name](seed)
-            for model_name in wanted:
+            for model_name in missing:
                 row = _one(models[model_name], split, metric, _budget(rows, name, seed, models[model_name]), warm)
                 if row is None:
                     continue
                 row = {"set": name, "split": seed, "model": model_name, **row, "run": number}
-                rows = _replace(rows, row)
-                _write(rows, path)
+                rows = replaced(rows, row)
+                write(rows, path)
                 print(f"{name:20s} {seed:3d} {model_name:28s} {row['score']:.5g}  {row['seconds']:.2f} s", flush=True)
     return rows
 
@@ -97,7 +106,7 @@ def _one(model, split, metric, budget, warm):
         return None
     extra = (budget,) if model.budget else ()
     try:
-        if model.fit not in warm:  # imports and compilation are no part of a fit's time
+        if model.warm_up and model.fit not in warm:  # imports and compilation are no part of a fit's time
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(_first_rows(split), *((0.1,) if model.budget else ()))
@@ -113,8 +122,9 @@ def _one(model, split, metric, budget, warm):
         warm.add(model.fit)
         return None
     warned = any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    scores = metric(fitted.estimator, split)
     return {
-        "score": metric(fitted.estimator, split),
+        **(scores if isinstance(scores, dict) else {"score": scores}),
         "seconds": seconds,
         "cpu_seconds": cpu,
         "at_edge": int(bool(fitted.at_edge)),
@@ -138,24 +148,26 @@ def _first_rows(split, n=20):
     )
 
 
-def _has(rows, name, seed, model):
+def has(rows, name, seed, model):
     return bool(len(rows)) and bool(((rows["set"] == name) & (rows["split"] == seed) & (rows["model"] == model)).any())
 
 
 def _budget(rows, name, seed, model):
-    if model.budget is None or not _has(rows, name, seed, model.budget):
+    if callable(model.budget):
+        return model.budget(rows, name, seed)
+    if model.budget is None or not has(rows, name, seed, model.budget):
         return None
     return float(rows.set_index(KEY).loc[(name, seed, model.budget), "seconds"])
 
 
-def _replace(rows, row):
-    if _has(rows, *(row[column] for column in KEY)):
+def replaced(rows, row):
+    if has(rows, *(row[column] for column in KEY)):
         rows = rows[~(rows[KEY] == [row[column] for column in KEY]).all(axis=1)]
     new = pd.DataFrame([row])
     return pd.concat([rows, new], ignore_index=True) if len(rows) else new
 
 
-def _write(rows, path):
+def write(rows, path):
     """Write beside and rename, so that an interruption never leaves half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +176,7 @@ def _write(rows, path):
     os.replace(beside, path)
 
 
-def _set_torch_threads(n):
+def set_torch_threads(n):
     try:
         import torch
     except ModuleNotFoundError:

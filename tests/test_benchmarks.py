@@ -1,13 +1,30 @@
 """The benchmarks' own arithmetic, on data that need no download; that their bars hold is left to running them."""
 
 import argparse
+import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, Lasso, RidgeCV
 
-from benchmarks import data, development, report, runner
+from benchmarks import (
+    calibration,
+    data,
+    development,
+    mnist,
+    predict_cost,
+    report,
+    runner,
+    uci,
+    uci_data,
+    uci_models,
+    uci_report,
+    uncertainty,
+    weight_spread,
+)
 from benchmarks.lasso_path import ConvergedElasticNetCV, elastic_net
 from benchmarks.peers import mse_ratio
 
@@ -111,3 +128,164 @@ def test_times_of_different_runs_are_not_compared():
     assert "1.0000 (holds" in report.time_bar(rows, "ours", "ridge")[0]
     rows.loc[0, "run"] = 2
     assert report.TIMES_NOTE in report.time_bar(rows, "ours", "ridge")[0]
+
+
+def small_split(n=60, index=0, resolution=0.01):
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((n + 20, 3))
+    y = np.round(X[:, 0] + 0.3 * rng.standard_normal(len(X)), 2)
+    return uci_data.make_split(X, y, np.arange(20), index, resolution)
+
+
+def test_a_uci_split_is_standardised_by_its_training_rows_and_constant_columns_are_zero():
+    rng = np.random.RandomState(0)
+    X, y = np.hstack([rng.uniform(5, 9, (30, 2)), np.ones((30, 1))]), rng.standard_normal(30)
+    split = uci_data.make_split(X, y, np.arange(5), 0, 0.0)
+    assert split.X_train.shape == (25, 3)
+    np.testing.assert_array_equal(split.y_test, y[:5])
+    np.testing.assert_allclose(split.X_train.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(split.X_train.std(axis=0), [1, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["1x50, 1", "twin, 1", "1x50, 4@2", "MLPRegressor", "Gaussian process"])
+def test_every_uci_model_that_needs_no_package_gives_a_density(name):
+    split = small_split()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        row = uci_models.metric(uci_models.models(seeds=3)[name].fit(split).estimator, split)
+    assert 0.1 < row["score"] < 1
+    assert -2 < row["log_likelihood"] < 1
+    assert row["log_bin"] == pytest.approx(row["log_likelihood"] + np.log(split.resolution), abs=0.05)
+    assert 0.5 <= row["coverage"] <= 1
+    assert 0 < row["crps"] < row["width"]
+
+
+def test_a_peers_crps_is_that_of_a_gaussian():
+    split = small_split()
+    ours = uci_models.ours(split, n_estimators=1, generator="none", noise_model="homoscedastic").estimator
+    normal = uci_models.Normal(lambda X: ours.predict(X, return_std=True), 0.0)
+    for method in ("crps", "log_prob", "cdf"):
+        own, other = (getattr(model, method)(split.X_test, split.y_test) for model in (ours, normal))
+        np.testing.assert_allclose(own, other, atol=1e-8)
+
+
+def uci_rows(models, sets=("yacht", "boston"), splits=range(8)):
+    """Rows of the uci benchmark from {model: shift of both scores}."""
+    lines = [
+        {"set": name, "split": split, "model": model, "score": 1 + shift + 0.01 * split}
+        | {"log_likelihood": -1 - shift, "coverage": 0.9, "cpu_seconds": 1.0, "passes": 10.0}
+        for name in sets
+        for split in splits
+        for model, shift in models.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_uci_differences_are_paired_by_split_and_averaged_over_starts():
+    rows = uci_rows({"1x50, 1": -0.2, "1x50, 1@1": 0.0, "dropout": 0.0})
+    pairs = uci_report.paired(rows, "1x50, 1", "dropout", "score")
+    np.testing.assert_allclose(pairs["difference"], -0.1)
+    np.testing.assert_allclose(pairs["s.e."], 0, atol=1e-12)
+    assert list(pairs["splits"]) == [8, 8]
+    np.testing.assert_allclose(uci_report.paired(rows, "1x50, 1", "dropout", "log_likelihood")["difference"], -0.1)
+
+
+def test_a_bar_over_sets_is_open_until_no_other_verdict_is_possible():
+    assert "(open, 2 sets not run" in uci_report.line("x", 4, 5, 5, 7)
+    assert "(holds" in uci_report.line("x", 5, 5, 5, 7)
+    assert "(FAILS" in uci_report.line("x", 1, 4, 5, 7)
+
+
+def test_the_twin_of_equal_time_gets_the_passes_that_fit_into_our_processor_time():
+    rows = uci_rows({"1x50, 1": 0.0, "twin, 1": 0.0})
+    rows.loc[rows["model"] == "1x50, 1", "cpu_seconds"] = 2.5
+    budget = uci_models.models()["twin, 1, equal time"].budget
+    assert budget(rows, "yacht", 3) == 25
+    assert budget(rows, "yacht", 99) is None
+
+
+def test_the_uci_report_is_written_from_rows_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKHYPER_DATA", str(tmp_path))
+    models = {"1x50, 1": -0.1, "1x50, 4": -0.2, "twin, 1, equal time": 0.0, "RealMLP": -0.2, "NGBoost": 0.1}
+    rows = uci_rows(models).assign(log_bin=-5.0, width=1.0, crps=0.1)
+    text = uci.report(rows, list(uci_models.models()))
+    assert "## Splits 6-19 alone" in text
+    assert "default: RMSE over RealMLP's, geometric mean of 2 sets: 1.000 (holds" in text
+    assert "one 1x50 member on the small sets, slowest fit: 1.0 s (holds" in text
+
+
+def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy():
+    p = np.array([[0.95, 0.05], [0.95, 0.05], [0.3, 0.7], [0.3, 0.7]])
+    correct = np.array([True, True, True, False])
+    assert calibration.expected_calibration_error(p, correct) == pytest.approx((0.05 + 0.2) / 2)
+    assert calibration.expected_calibration_error(p, correct, n_bins=1) == pytest.approx(0.825 - 0.75)
+
+
+def test_rows_outside_lie_at_three_times_the_range():
+    truth = uncertainty.TRUTHS["friedman1"]
+    X = uncertainty.outside(truth, 50, np.random.RandomState(0))
+    np.testing.assert_allclose(np.abs(X).max(axis=1), 3)
+
+
+def test_the_weight_spread_of_the_first_layer_is_that_of_its_explicit_weights():
+    split = small_split()
+    model = weight_spread.estimators(30, 0)["from_paper"]
+    lines = weight_spread.trajectory(model, split, epochs=3)
+    assert list(lines["epoch"]) == [1, 2, 3]
+    assert (lines["mean"] > 0).all()
+    assert model.weight_spread_curve_[-1] == pytest.approx(lines["mean"].iloc[-1], rel=0.5)
+
+
+def test_predictions_do_not_depend_on_the_batch_or_the_order():
+    assert predict_cost.differences(n_rows=101).max() <= predict_cost.EXACT
+
+
+@pytest.fixture
+def tiny_mnist(monkeypatch, tmp_path):
+    """Random images of 10 classes in place of MNIST, small networks, and results in a folder of the test."""
+    rng = np.random.RandomState(0)
+    y = np.arange(400) % 10
+    X = np.clip(0.2 * rng.uniform(size=(400, 784)) + np.eye(784)[y * 7], 0, 1)
+    monkeypatch.setattr(mnist, "load_mnist", lambda: (X[:300], y[:300], X[300:], y[300:]))
+    monkeypatch.setattr(mnist, "NETWORKS", {"3x150": (8,)})
+    monkeypatch.setattr(mnist, "HYPERNETS", {"3x150": (6, 4)})
+    monkeypatch.setattr(mnist, "RESULTS", tmp_path)
+    monkeypatch.setattr(mnist, "BATCH", 100)
+    monkeypatch.setattr(mnist, "CHUNK", 300)
+    return tmp_path
+
+
+def test_a_run_on_mnist_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(tiny_mnist):
+    command = ["--networks", "3x150", "--methods", "paper", "--seconds", "0", "--every", "2"]
+    mnist.main([*command, "--epochs", "6"])
+    whole = pd.read_csv(tiny_mnist / "mnist.csv")
+    (tiny_mnist / "mnist.csv").unlink()
+    folder = ["--checkpoints", str(tiny_mnist)]
+    mnist.main([*command, *folder, "--epochs", "4"])
+    mnist.main([*command, *folder, "--epochs", "6", "--rerun"])
+    halves = pd.read_csv(tiny_mnist / "mnist.csv")
+    assert halves.loc[0, "epochs"] == whole.loc[0, "epochs"] == 6
+    with open(tiny_mnist / "3x150-paper-0.pickle", "rb") as file:
+        model, done, curve, _ = pickle.load(file)
+    assert (done, model.t_, curve[-1][0]) == (6, 6 * (300 // 256), 6)
+
+
+def test_our_rows_on_mnist_are_fitted_at_once_and_learn(tiny_mnist):
+    mnist.main(["--networks", "3x150", "--methods", "ours", "twin", "--epochs", "30", "--seconds", "0"])
+    rows = pd.read_csv(tiny_mnist / "mnist.csv")
+    assert list(rows["model"]) == ["ours", "twin"]
+    assert (rows["score"] < 50).all()
+    assert "hours of a full run" in (tiny_mnist / "mnist.md").read_text()
+
+
+def test_a_run_on_mnist_that_is_short_of_time_says_how_far_it_came(tiny_mnist):
+    mnist.main(["--networks", "3x150", "--methods", "paper", "ours", "--epochs", "100000", "--seconds", "0.5"])
+    rows = pd.read_csv(tiny_mnist / "mnist.csv")
+    assert (rows["epochs"] < 10_000).all()
+    assert (rows["full_hours"] > 0).all()
+    assert "paper, shortened" in (tiny_mnist / "mnist.md").read_text()
+
+
+def test_steps_of_every_kind_are_timed(tiny_mnist):
+    lines = mnist.cost("3x150", repeats=1)
+    assert sum("holds" in line or "FAILS" in line for line in lines) == 2
