@@ -90,6 +90,15 @@ def test_a_folds_rows_scored_in_one_call_have_the_scores_of_one_at_a_time(scorin
             assert ours == pytest.approx(theirs, rel=1e-9)
 
 
+@pytest.mark.parametrize("wrap", [lambda r: make_pipeline(StandardScaler(), r), TransformedTargetRegressor])
+def test_each_row_of_a_composite_has_the_score_of_its_own_decays(wrap):
+    ours = search(wrap(Ridge())).fit(X, Y)
+    first = search(wrap(Ridge()), granularity="global").fit(X, Y)
+    scores = ours.cv_results_["mean_test_score"]
+    assert scores[0] == pytest.approx(first.best_score_, rel=1e-6)
+    assert len(set(scores.round(8))) == len(scores)
+
+
 def test_the_tuned_global_alpha_is_the_minimum_of_the_criterion():
     ours = search(granularity="global", scoring="neg_mean_squared_error").fit(X, Y)
     alpha = ours.best_params_["alpha"]
