@@ -28,11 +28,12 @@ class Learnt(NamedTuple):
     phi: Tensor  # (K, n_parameters)
     moments: Moments
     origin: Tensor  # log-decays at x = 0, (n_groups,)
+    age: int = 0  # evaluations since it began
 
     def copy(self) -> "Learnt":
         """One that later steps do not write to."""
         moments = Moments(self.moments.first.clone(), self.moments.second.clone(), self.moments.t)
-        return Learnt(self.phi.clone(), moments, self.origin)
+        return self._replace(phi=self.phi.clone(), moments=moments)
 
 
 class Memory(NamedTuple):
@@ -92,27 +93,39 @@ class GeneratingResponse(TrainedResponse):
         return learnt._replace(phi=self.hypernet.recentre(learnt.phi, shift), origin=at)
 
     def learn(
-        self, training: State, learnt: Learnt, hyper: Hyper, scale: float, n_steps: int
+        self,
+        training: State,
+        learnt: Learnt,
+        hyper: Hyper,
+        n_steps: int,
+        scale: float = 0.0,
+        *,
+        once: bool = False,
+        settling: bool = False,
     ) -> tuple[State, Tensor, Memory]:
-        """Steps at log-decays drawn with standard deviation `scale` about the present ones; the weights for these."""
+        """Steps at log-decays drawn about the present ones; then the weights for these.
+
+        They are drawn with standard deviation `scale`, for every step or once for all. Where the hypernetwork settles,
+        the rate falls to zero in the second half of the steps.
+        """
         trainer, generator, at = self.trainer, seeded(training), self.log_decays(hyper)
         total = training.w.new_zeros(self.problem.n_folds)
-        phi, moments, origin = learnt.copy()
-        centre = (at - origin).expand(self.problem.n_folds, -1)
-        for _ in range(n_steps):
+        phi, moments, origin, age = learnt.copy()
+        x = centre = (at - origin).expand(self.problem.n_folds, -1)
+        for step in range(n_steps):
             training, batch = trainer.next_batch(training)
-            x = centre
-            if scale:
-                x = x + scale * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            if scale and not (once and step):
+                x = centre + scale * torch.randn(x.shape, generator=generator, dtype=x.dtype)
             decay = self.problem.decays.spread((x + origin).exp())
             w = self.hypernet.weights(phi, x)
             value, g = penalised_gradient(self.problem.network, self.problem.loss, w, batch, decay)
-            moments = trainer.recipe.descent.step(phi, self.hypernet.pullback(phi, x, g)[0], moments)
+            share = min(1.0, 2 * (1 - step / n_steps)) if settling else 1.0
+            moments = trainer.recipe.descent.step(phi, self.hypernet.pullback(phi, x, g)[0], moments, share)
             total += value
         w = self.hypernet.weights(phi, centre)
         training = training._replace(w=w, moments=training.moments._replace(t=training.moments.t + n_steps + 1))
         training, steps = self._fine_tuned(training, moments, at)
-        return training, total / max(n_steps, 1), Memory(Learnt(phi, moments, origin), steps)
+        return training, total / max(n_steps, 1), Memory(Learnt(phi, moments, origin, age + 1), steps)
 
     def _fine_tuned(self, training: State, moments: Moments, at: Tensor) -> tuple[State, list[Step]]:
         """A few unrolled steps from the generated weights; the rule's metric is that of the hypernetwork's b."""

@@ -171,10 +171,10 @@ class ModuleHypernet(Hypernet):
 
 
 def multilayer(decays: Decays, hidden: int, generator: torch.Generator) -> ModuleHypernet:
-    """One hidden layer of ReLUs; its output layer starts small."""
+    """One hidden layer of tanh units, whose derivative is as smooth as the best response; its output layer starts small."""
     first, last = nn.Linear(decays.n_groups, hidden), nn.Linear(hidden, len(decays.index))
     with torch.no_grad():
         for layer, size in ((first, 1.0), (last, 0.01)):
             for p in layer.parameters():
                 p.copy_(size * (2 * torch.rand(p.shape, generator=generator, dtype=p.dtype) - 1) / p.shape[-1] ** 0.5)
-    return ModuleHypernet(decays, nn.Sequential(first, nn.ReLU(), last).to(torch.float64))
+    return ModuleHypernet(decays, nn.Sequential(first, nn.Tanh(), last).to(torch.float64))
