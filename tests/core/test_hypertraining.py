@@ -167,13 +167,13 @@ def test_at_a_solution_implicit_unrolled_and_finite_differences_agree():
     expected = finite_differences(lambda z: ridge_loss(problem, z), at)
     w = torch.from_numpy(ridge_weights(problem, at))[None]
     hyper, s2 = hyper_at(0.0, torch.from_numpy(at)), torch.ones(1, dtype=torch.float64)
-    implicit = GaussNewton(interval=1, cg_max_iter=100, cg_tol=1e-12, horizon=1e12).bind(problem)
+    implicit = GaussNewton(interval=1, cg_max_iter=100, cg_tol=1e-12, horizon=1e12, dtype=torch.float64).bind(problem)
     training = implicit.begin(0, w).training
     training = training._replace(moments=training.moments._replace(t=10**12))
     by_implicit, error, _ = implicit.pull(training, hyper, s2, implicit.held_out(training)[1], None)
     np.testing.assert_allclose(by_implicit[0], expected, rtol=1e-5, atol=1e-9)
     assert error < 1e-10
-    decay = implicit.decay(w, hyper, s2)
+    decay = implicit.decay(hyper)
     trainer = implicit.trainer
     state, _, tape = unrolled_steps(trainer, training, decay, 1500, torch.full_like(w, 5.0))
     _, products = reverse(trainer, tape, decay, implicit.held_out(state)[1])
@@ -199,7 +199,7 @@ def test_a_hypernetworks_pullback_is_its_derivative(name):
     torch.testing.assert_close(hypernet.weights(phi, zeros), w)
     phi = phi + 0.3 * torch.randn(phi.shape, generator=g, dtype=torch.float64)
     x, u = (torch.randn(2, n, generator=g, dtype=torch.float64) for n in (decays.n_groups, hypernet.n_weights))
-    by_phi, by_x = hypernet.pullback(phi, x, u)
+    by_phi, by_x = hypernet.to_parameters(phi, x, u), hypernet.to_decays(phi, x, u)
     for gradient, move in ((by_phi, "phi"), (by_x, "x")):
         along = torch.randn(gradient.shape, generator=g, dtype=torch.float64)
         h = 1e-6
@@ -209,8 +209,9 @@ def test_a_hypernetworks_pullback_is_its_derivative(name):
         ]
         expected = ((ends[0] - ends[1]) * u).sum() / (2 * h)
         torch.testing.assert_close((gradient * along).sum(), expected, rtol=1e-5, atol=1e-7)
-    moved = hypernet.recentre(phi, x)
-    torch.testing.assert_close(hypernet.weights(moved, zeros), hypernet.weights(phi, x))
+    there = hypernet.weights(phi, x)
+    hypernet.recentre(phi, x)
+    torch.testing.assert_close(hypernet.weights(phi, zeros), there)
 
 
 def test_joint_training_learns_the_jacobian_of_the_exact_best_response():
