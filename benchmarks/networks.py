@@ -163,21 +163,28 @@ def metric(search, part):
     return {"score": test_loss(search.fitted, part), "curve": " ".join(f"{t:.4g}:{loss:.5g}" for t, loss in points)}
 
 
+def candidates(search):
+    """Seconds, alphas and scores of a peer's candidates in turn; halving has no such order."""
+    if hasattr(search, "trials_"):
+        done = [(t.duration.total_seconds(), t.params["alpha"], t.value) for t in search.trials_]
+        return (np.array(column) for column in zip(*done, strict=True))
+    results = search.cv_results_
+    seconds = (results["mean_fit_time"] + results["mean_score_time"]) * search.n_splits_
+    rows = slice(0, 0 if "iter" in results else None)
+    return seconds[rows], results["param_alpha"][rows], results["mean_test_score"][rows]
+
+
 def curve_of_peer(search, part):
-    """(CPU seconds, test loss) after each alpha that was the best so far, refitted; halving has no such order."""
-    results = search.fitted.cv_results_
-    if "iter" in results:
-        return []
-    spent = np.cumsum(results["mean_fit_time"] + results["mean_score_time"])
-    refit = search.fitted.refit_time_ / search.fitted.n_splits_
-    seconds = (spent + refit) / (spent[-1] + refit) * search.cpu_seconds
+    """(CPU seconds, test loss) after each alpha that was the best so far, refitted."""
+    seconds, alphas, scores = candidates(search.fitted)
+    spent = np.cumsum(seconds) + search.fitted.refit_time_
     points, best = [], -np.inf
-    for i, score in enumerate(results["mean_test_score"]):
+    for alpha, score, time_then in zip(alphas, scores, spent, strict=True):
         if score > best:
             best = score
-            network = clone(search.fitted.estimator).set_params(**results["params"][i])
+            network = clone(search.fitted.estimator).set_params(alpha=float(alpha))
             loss = test_loss(network.fit(part.X_train, part.y_train), part)
-            points.append((seconds[i], loss))
+            points.append((time_then / spent[-1] * search.cpu_seconds, loss))
     return points
 
 
