@@ -2,14 +2,18 @@
 
 A hyper-training step is a training step and its share of the work that moves the decays: validation rows, the
 hypergradient, the step of the decays. Batches of 200 rows of MNIST, one decay a weight unless said otherwise; seconds
-of CPU. The last line is one run with more than a million decays, and its memory relative to the weights'.
+of CPU, the least of several repeats in turn. Memory is that of a run with more than a million decays in a process of its
+own: the peak of what it adds to the rows, relative to the weights (Linux).
 """
 
 import argparse
-import resource
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.data import load_mnist
@@ -23,6 +27,7 @@ from skhyper.core.decays import Decays, Hyper
 from skhyper.core.designs import DenseDesign
 from skhyper.core.hypernets import Elementwise, LowRank
 from skhyper.core.hyperoptim import Objective
+from skhyper.core.hypertraining import TrainingPlan, hyper_train
 from skhyper.core.loop import Budget, Journal, run
 from skhyper.core.losses import MultinomialLogLoss
 from skhyper.core.mlp import MLP
@@ -38,6 +43,9 @@ ALGORITHMS = {
     "t1t2": T1T2(interval=20),
     "unrolled": Unrolled(interval=20, n_steps=10),
 }
+PLAIN = "plain training"
+CHEAP = ("implicit", "joint, elementwise")
+WIDTHS = (100, 200, 400, 800, 1300)
 
 
 def problem(hidden, n_decays=None, n_rows=2000):
@@ -78,47 +86,101 @@ def plain_step(part, n_steps=100):
     return (time.process_time() - start) / n_steps
 
 
+def resident(which):
+    """Bytes of this process in memory: VmRSS now, VmHWM at its peak."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return 1024 * int(line.split()[1])
+
+
+def peak(name, width, evaluations):
+    """Search a network of `width` hidden units with a decay a weight: what to print."""
+    part = problem((width,), n_rows=600)
+    algorithm = ALGORITHMS.get(name, T1T2(interval=20))
+    algorithm.bind(part)
+    before = resident("VmRSS")
+    start = time.process_time()
+    if name == PLAIN:
+        trainer = algorithm.bind(part).trainer
+        trainer.run(trainer.start(0), torch.full((1, part.network.n_weights), 0.05), 40)
+        n_decays = 0
+    else:
+        result = hyper_train(part, algorithm, TrainingPlan(taus=(1.0,)), Budget(max_iter=evaluations), seed=0)
+        n_decays = len(result.snapshots[-1].hyper.offsets)
+    spent, memory = time.process_time() - start, resident("VmHWM") - before
+    return f"{n_decays} {spent} {memory / (8 * part.network.n_weights)}"
+
+
+def in_a_process(name, width, evaluations):
+    """`peak` in a fresh process, whose allocator gives large blocks back."""
+    command = [sys.executable, "-m", "benchmarks.cost", "--peak", name, str(width), str(evaluations)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    text = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    n_decays, spent, memory = text.split()[-3:]
+    return {"decays": int(n_decays), "seconds of CPU": float(spent), "memory / weights": float(memory)}
+
+
+def times(part, names, repeats):
+    """Milliseconds a step: plain, and of each algorithm; the least of several repeats, in turn."""
+    least = dict.fromkeys([PLAIN, *names], float("inf"))
+    for _ in range(repeats):
+        for name in least:
+            seconds = plain_step(part) if name == PLAIN else seconds_a_step(part, ALGORITHMS[name])
+            least[name] = min(least[name], 1000 * seconds)
+    return least
+
+
+def figure(table, path):
+    """Milliseconds a step against the number of decays, both axes linear and from zero."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = canvas.subplots()
+    for name in table:
+        axes.plot(table.index, table[name], "o-", ms=3, label=name)
+    axes.set(xlabel="decays", ylabel="ms of CPU a step", ylim=(0, None), xlim=(0, None))
+    axes.set_title("784-h-10, one decay a weight, batches of 200 rows", fontsize=9)
+    axes.legend(frameon=False)
+    canvas.savefig(path, dpi=90)
+
+
 def main(argv=None):
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cli.add_argument("--repeats", type=int, default=3)
+    cli.add_argument("--repeats", type=int, default=5)
+    cli.add_argument("--peak", nargs=3, metavar=("ALGORITHM", "WIDTH", "EVALUATIONS"), help="memory of one run")
     arguments = cli.parse_args(argv)
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    import pandas as pd
-
+    if arguments.peak:
+        name, width, evaluations = arguments.peak
+        print(peak(name, int(width), int(evaluations)))
+        return
     part = problem((100,))
-    plain = np.median([plain_step(part) for _ in range(arguments.repeats)])
-    rows = {}
-    for name, algorithm in ALGORITHMS.items():
-        step = np.median([seconds_a_step(part, algorithm) for _ in range(arguments.repeats)])
-        rows[name] = {"ms a step": 1000 * step, "times a plain step": step / plain}
-    table = pd.DataFrame(rows).T
-    counts = [1, 10, 100, 1000, 10_000, part.decays.n_groups]
-    by_count = pd.DataFrame(
-        {
-            name: {n: 1000 * seconds_a_step(problem((100,), n), ALGORITHMS[name]) for n in counts}
-            for name in ("implicit", "joint, elementwise")
-        }
-    )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    large = problem((1300,), n_rows=600)
-    start = time.process_time()
-    seconds_a_step(large, ALGORITHMS["joint, elementwise"], evaluations=2)
-    spent = time.process_time() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    least = times(part, ALGORITHMS, arguments.repeats)
+    table = pd.DataFrame({"ms a step": least, "times a plain step": {n: t / least[PLAIN] for n, t in least.items()}})
+    few = {n: times(problem((100,), n), CHEAP, arguments.repeats) for n in (1, 10, 100, 1000, 10_000, 79_400)}
+    many = {}
+    for width in WIDTHS:
+        wide = problem((width,), n_rows=600)
+        many[wide.decays.n_groups] = times(wide, CHEAP, 2)
+    many = pd.DataFrame(many).T
+    figure(many, RESULTS / "cost.png")
+    memory = pd.DataFrame({name: in_a_process(name, WIDTHS[-1], 10) for name in (PLAIN, *CHEAP)}).T
     lines = [
         "# Cost of hyper-training steps, 784-100-10, batches of 200 rows, one decay a weight",
         "",
-        f"A plain step: {1000 * plain:.2f} ms of CPU.",
-        "",
         markdown(table, 3),
         "",
-        "## Against the number of decays, ms a step",
+        "## Against the number of decays, ms a step, 784-100-10",
         "",
-        markdown(by_count, 3),
+        markdown(pd.DataFrame(few).T.rename_axis("decays"), 3),
         "",
-        f"{large.decays.n_groups} decays (784-1300-10, elementwise): 60 steps in {spent:.1f} s of CPU; peak memory "
-        f"grew by {memory / (8 * large.network.n_weights):.1f} times the weights'.",
+        "## Against the number of decays, ms a step, one a weight of wider networks (figure)",
+        "",
+        markdown(many.rename_axis("decays"), 3),
+        "",
+        f"## A search of 784-{WIDTHS[-1]}-10 with one decay a weight, 10 evaluations of 20 steps a stage",
+        "",
+        markdown(memory.rename_axis("algorithm"), 3),
         "",
     ]
     (RESULTS / "cost.md").write_text("\n".join(lines))

@@ -5,14 +5,19 @@ them (MNIST: pixels in [0, 1]), targets too; test = the rest, at most 5,000 rows
 MLPRegressor as they come. Score: test log-loss, or mean squared error in units of the targets' variance.
 
 Peers: GridSearchCV over 20 and over 7 alphas, RandomizedSearchCV (20 draws), HalvingRandomSearchCV (20 draws, max_iter
-as the resource) and OptunaSearchCV (20 trials), all with cv=5 and one job; ``grid_20_jobs_2`` has two jobs. The other
-searches are also what a curve against time is made of: one point a search.
+as the resource) and OptunaSearchCV (20 trials), all with cv=5 and one job; ``grid_20_jobs_2`` has two jobs.
+
+Curves against time: a peer's is the test loss of what it would have returned after each of its alphas, refitted; ours is
+that of searches that end after a share of the hyper-steps. Times are seconds of CPU, of one thread.
 """
 
+import time
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import loguniform
+from sklearn.base import clone
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -24,6 +29,7 @@ from benchmarks.runner import RESULTS, Fitted, Model, in_order, parser, run
 ALPHAS = np.logspace(-5, 2, 20)
 N_TRAIN = 2000
 BASE = "grid_20"
+SHARES = (0.1, 0.25, 0.5)  # of the evaluations of a search of ours, for its curve
 CLASSIFICATION = ("digits", "segment", "spambase")
 REGRESSION = ("concrete", "kin8nm")
 
@@ -61,6 +67,20 @@ def estimator(part):
     return MLPClassifier(random_state=0), "neg_log_loss"
 
 
+class Search(NamedTuple):
+    """A fitted search and its cost."""
+
+    fitted: object
+    cpu_seconds: float
+
+
+def timed(search, part):
+    """Fit a search."""
+    start = time.process_time()
+    search.fit(part.X_train, part.y_train)
+    return Search(search, time.process_time() - start)
+
+
 def ours(part, algorithm="auto", **settings):
     from skhyper import HyperTrainingSearchCV, algorithms
 
@@ -70,16 +90,16 @@ def ours(part, algorithm="auto", **settings):
     if algorithm == "joint, fine-tuning":
         algorithm = algorithms.JointHyperTraining(fine_tuning=5)
     search = HyperTrainingSearchCV(network, algorithm=algorithm, scoring=scoring, random_state=0, **settings)
-    search.fit(part.X_train, part.y_train)
-    return Fitted(search, n_hyperparameters=search.n_hyperparameters_, converged=True)
+    done = timed(search, part)
+    return Fitted(done, n_hyperparameters=search.n_hyperparameters_, converged=True)
 
 
 def searched(part, make):
     """A search over alpha; whether a network has converged is the estimator's own affair here."""
     network, scoring = estimator(part)
-    search = make(network, scoring).fit(part.X_train, part.y_train)
-    alpha = search.best_params_["alpha"]
-    return Fitted(search, not ALPHAS[0] < alpha < ALPHAS[-1], 1, converged=True)
+    done = timed(make(network, scoring), part)
+    alpha = done.fitted.best_params_["alpha"]
+    return Fitted(done, not ALPHAS[0] < alpha < ALPHAS[-1], 1, converged=True)
 
 
 def grid(network, scoring, alphas=ALPHAS, n_jobs=None):
@@ -137,8 +157,49 @@ MODELS = {
 }
 
 
-def metric(fitted, part):
-    """Test log-loss, or the mean squared error as a share of the variance of the test targets."""
+def metric(search, part):
+    """The test loss of the final network, and of those that the search would have ended with before."""
+    points = curve_of_ours(search, part) if hasattr(search.fitted, "stop_reason_") else curve_of_peer(search, part)
+    return {"score": test_loss(search.fitted, part), "curve": " ".join(f"{t:.4g}:{loss:.5g}" for t, loss in points)}
+
+
+def candidates(search):
+    """Seconds, alphas and scores of a peer's candidates in turn; halving has no such order."""
+    if hasattr(search, "trials_"):
+        done = [(t.duration.total_seconds(), t.params["alpha"], t.value) for t in search.trials_]
+        return (np.array(column) for column in zip(*done, strict=True))
+    results = search.cv_results_
+    seconds = (results["mean_fit_time"] + results["mean_score_time"]) * search.n_splits_
+    rows = slice(0, 0 if "iter" in results else None)
+    return seconds[rows], results["param_alpha"][rows], results["mean_test_score"][rows]
+
+
+def curve_of_peer(search, part):
+    """(CPU seconds, test loss) after each alpha that was the best so far, refitted."""
+    seconds, alphas, scores = candidates(search.fitted)
+    spent = np.cumsum(seconds) + search.fitted.refit_time_
+    points, best = [], -np.inf
+    for alpha, score, time_then in zip(alphas, scores, spent, strict=True):
+        if score > best:
+            best = score
+            network = clone(search.fitted.estimator).set_params(alpha=float(alpha))
+            loss = test_loss(network.fit(part.X_train, part.y_train), part)
+            points.append((time_then / spent[-1] * search.cpu_seconds, loss))
+    return points
+
+
+def curve_of_ours(search, part):
+    """(CPU seconds, test loss) of searches that end after a share of the evaluations."""
+    n_iter = max(np.bincount(np.unique(search.fitted.history_["stage"], return_inverse=True)[1]))
+    points = []
+    for share in SHARES:
+        shorter = timed(clone(search.fitted).set_params(max_iter=max(1, int(share * n_iter))), part)
+        points.append((shorter.cpu_seconds, test_loss(shorter.fitted, part)))
+    return points
+
+
+def test_loss(fitted, part):
+    """Log-loss, or the mean squared error as a share of the variance of the test targets."""
     if part.y_train.dtype.kind == "f":
         return float(np.mean((fitted.predict(part.X_test) - part.y_test) ** 2) / np.var(part.y_test))
     return float(log_loss(part.y_test, fitted.predict_proba(part.X_test), labels=fitted.classes_))

@@ -14,6 +14,7 @@ from ..core.trained import TrainingAlgorithm as CoreTrainingAlgorithm
 COUNT = Interval(Integral, 1, None, closed="left")
 COUNT_OR_ZERO = Interval(Integral, 0, None, closed="left")
 POSITIVE = Interval(Real, 0, None, closed="neither")
+POSITIVE_OR_ZERO = Interval(Real, 0, None, closed="left")
 
 
 class Algorithm(BaseEstimator, ABC):

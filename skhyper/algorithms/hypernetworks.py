@@ -12,7 +12,7 @@ from ..core.algorithms.simplified import Simplified as CoreSimplified
 from ..core.decays import Decays
 from ..core.hypernets import Elementwise, Linear, LowRank, ModuleHypernet, multilayer
 from ..core.problem import Folds
-from .base import COUNT, COUNT_OR_ZERO, POSITIVE, NetworkAlgorithm
+from .base import COUNT, COUNT_OR_ZERO, POSITIVE, POSITIVE_OR_ZERO, NetworkAlgorithm
 
 HYPERNETS = ("elementwise", "linear", "low_rank", "mlp")
 HIDDEN = 50  # units of "mlp"
@@ -28,7 +28,7 @@ class JointHyperTraining(NetworkAlgorithm):
     ----------
     hypernet : {"elementwise", "linear", "low_rank", "mlp"} or torch.nn.Module, default="elementwise"
         From log-decays to weights. "elementwise" has a diagonal Jacobian; "linear" one column of weights for each
-        decay; "low_rank" `rank` directions; "mlp" one hidden layer of 50 units. A module maps (n_decays,) to
+        decay; "low_rank" `rank` directions; "mlp" one hidden layer of 50 tanh units. A module maps (n_decays,) to
         (n_weights,), and what it puts out is added to weights that are trained with it.
     sample_scale : float, default=0.5
         Standard deviation of the drawn log-decays.
@@ -79,14 +79,18 @@ class JointHyperTraining(NetworkAlgorithm):
 
 
 class SimplifiedHyperTraining(NetworkAlgorithm):
-    """Joint training without drawn decays: Algorithm 4 of [1]_.
+    """Joint training without a draw for every step: Algorithm 4 of [1]_.
 
-    What the hypernetwork knows of other decays is what it learnt on the way, along the way.
+    What the hypernetwork knows of other decays is what it learnt on the way, along the way, and from `dither`.
 
     Parameters
     ----------
-    hypernet : {"linear", "low_rank", "mlp"} or torch.nn.Module, default="linear"
-        As in `JointHyperTraining`; "elementwise" learns from drawn decays and raises.
+    hypernet : {"linear", "low_rank", "mlp", "elementwise"} or torch.nn.Module, default="linear"
+        As in `JointHyperTraining`; "elementwise" is centred at the present decays and raises where these are not
+        dithered.
+    dither : float, default=0.3
+        Standard deviation of what is added to the log-decays, once for all training steps between two hypergradients.
+        0 is the algorithm of the paper, which learns one direction.
     rank : int, default=10
         Of "low_rank".
     fine_tuning : int, default=0
@@ -107,26 +111,35 @@ class SimplifiedHyperTraining(NetworkAlgorithm):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hypernet": [StrOptions(set(HYPERNETS)), Module],
+        "dither": [POSITIVE_OR_ZERO],
         "rank": [COUNT],
         "fine_tuning": [COUNT_OR_ZERO],
         "interval": [COUNT, None],
     }
 
     def __init__(
-        self, *, hypernet: Any = "linear", rank: int = 10, fine_tuning: int = 0, interval: int | None = None
+        self,
+        *,
+        hypernet: Any = "linear",
+        dither: float = 0.3,
+        rank: int = 10,
+        fine_tuning: int = 0,
+        interval: int | None = None,
     ) -> None:
         self.hypernet = hypernet
+        self.dither = dither
         self.rank = rank
         self.fine_tuning = fine_tuning
         self.interval = interval
 
     def _resolve(self, problem: Folds) -> CoreSimplified:
-        if isinstance(self.hypernet, str) and self.hypernet == "elementwise":
+        if self.hypernet == "elementwise" and not self.dither:
             raise ValueError(
-                "hypernet='elementwise' is centred at the present decays and learns from drawn ones, of which "
-                "SimplifiedHyperTraining has none; set hypernet='linear', or use JointHyperTraining."
+                "hypernet='elementwise' is centred at the present decays and learns from others, of which there are "
+                "none with dither=0; set hypernet='linear'."
             )
-        return CoreSimplified(hypernet_maker(self.hypernet, self.rank), self.interval, self.fine_tuning)
+        maker = hypernet_maker(self.hypernet, self.rank)
+        return CoreSimplified(maker, self.interval, self.fine_tuning, dither=self.dither)
 
 
 class GlobalHyperTraining(NetworkAlgorithm):
@@ -137,9 +150,12 @@ class GlobalHyperTraining(NetworkAlgorithm):
     hypernet : {"mlp", "linear", "low_rank", "elementwise"} or torch.nn.Module, default="mlp"
         As in `JointHyperTraining`.
     sample_scale : float, default=1.5
-        Standard deviation of the log-decays that the hypernetwork is trained at.
+        Standard deviation of the log-decays that the hypernetwork is trained at in the first round.
     n_steps : int or None, default=None
-        Training steps of the hypernetwork; None: as many as one fit of the network may take.
+        Training steps of the hypernetwork in all rounds; None: as many as one fit of the network may take.
+    rounds : int, default=4
+        How often it is trained, each time about the decays as they are then and over a range half as wide. 1 is the
+        algorithm of the paper.
     rank : int, default=10
         Of "low_rank".
     fine_tuning : int, default=0
@@ -160,6 +176,7 @@ class GlobalHyperTraining(NetworkAlgorithm):
         "hypernet": [StrOptions(set(HYPERNETS)), Module],
         "sample_scale": [POSITIVE],
         "n_steps": [COUNT, None],
+        "rounds": [COUNT],
         "rank": [COUNT],
         "fine_tuning": [COUNT_OR_ZERO],
     }
@@ -170,18 +187,20 @@ class GlobalHyperTraining(NetworkAlgorithm):
         hypernet: Any = "mlp",
         sample_scale: float = 1.5,
         n_steps: int | None = None,
+        rounds: int = 4,
         rank: int = 10,
         fine_tuning: int = 0,
     ) -> None:
         self.hypernet = hypernet
         self.sample_scale = sample_scale
         self.n_steps = n_steps
+        self.rounds = rounds
         self.rank = rank
         self.fine_tuning = fine_tuning
 
     def _resolve(self, problem: Folds) -> CoreGlobal:
         maker = hypernet_maker(self.hypernet, self.rank)
-        settings = {"sample_scale": self.sample_scale, "n_steps": self.n_steps}
+        settings: dict[str, Any] = {"sample_scale": self.sample_scale, "n_steps": self.n_steps, "rounds": self.rounds}
         return CoreGlobal(maker, None, self.fine_tuning, **settings)
 
 

@@ -30,6 +30,8 @@ from torch.nn.functional import pad
 
 # Smoothing of the family, in units of s^2.
 EPS = 1e-6
+# Runs of decays that are copied as slices; more are gathered.
+MAX_RUNS = 16
 
 
 class Hyper(NamedTuple):
@@ -96,10 +98,27 @@ class Decays:
         """Whether decay j is that of weight j and of no other, as far as decays go."""
         return bool((self.index[: self.n_groups] == torch.arange(self.n_groups)).all()) and self.single
 
+    @cached_property
+    def _runs(self) -> list[tuple[int, int]]:
+        """Where decays are numbered as their weights are, first weight and end of each run of them; else empty."""
+        if not self.single or not bool((self.groups == torch.arange(self.n_groups)).all()):
+            return []
+        ends = [*((self.decayed.diff() > 1).nonzero()[:, 0] + 1).tolist(), self.n_groups]
+        starts = [0, *ends[:-1]]
+        runs = [(int(self.decayed[i]), int(self.decayed[j - 1]) + 1) for i, j in zip(starts, ends, strict=True)]
+        return runs if len(runs) <= MAX_RUNS else []
+
+    @cached_property
+    def _from_one(self) -> Tensor:
+        """The index map with 0 for weights without decay."""
+        return self.index + 1
+
     def group_sums(self, v: Tensor) -> Tensor:
         """Sums over the weights of each decay: (..., n_weights) -> (..., n_groups)."""
         if self._in_order:
             return v[..., : self.n_groups]
+        if self._runs:
+            return torch.cat([v[..., start:end] for start, end in self._runs], -1)
         v = v[..., self.decayed]
         sums = v.new_zeros(*v.shape[:-1], self.n_groups)
         return sums.index_add_(-1, self.groups, v)
@@ -108,7 +127,13 @@ class Decays:
         """Decays -> a decay for each weight, 0 where there is none: (..., n_groups) -> (..., n_weights)."""
         if self._in_order:
             return pad(a, (0, len(self.index) - self.n_groups))
-        return torch.where(self.index >= 0, a[..., self.index], 0.0)
+        if self._runs:
+            spread, at = a.new_zeros(*a.shape[:-1], len(self.index)), 0
+            for start, end in self._runs:
+                spread[..., start:end] = a[..., at : at + end - start]
+                at += end - start
+            return spread
+        return pad(a, (1, 0)).index_select(-1, self._from_one)
 
     def scale(self, w: Tensor) -> Tensor:
         """s^2: the mean of w^2 over the weights whose decay is not plain, (..., n_weights) -> (...,)."""

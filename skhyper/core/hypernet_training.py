@@ -4,7 +4,7 @@ A step draws log-decays lambda, generates weights w(lambda), takes the gradient 
 under the decays lambda, and pulls it back to the hypernetwork's parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from .decays import Decays, Hyper
 from .hypernets import Hypernet
 from .problem import NetworkProblem
 from .recipe import Moments
+from .result import Evaluation
 from .trained import Progress, TrainedResponse, TrainingAlgorithm, parts, seeded
 from .training import Rows, State, Trainer, penalised_gradient
 from .unroll import Step, reverse, unrolled_steps
@@ -28,11 +29,16 @@ class Learnt(NamedTuple):
     phi: Tensor  # (K, n_parameters)
     moments: Moments
     origin: Tensor  # log-decays at x = 0, (n_groups,)
+    age: int = 0  # evaluations since it began
 
     def copy(self) -> "Learnt":
-        """One that later steps do not write to."""
-        moments = Moments(self.moments.first.clone(), self.moments.second.clone(), self.moments.t)
-        return Learnt(self.phi.clone(), moments, self.origin)
+        """One that later steps do not write to; they go on with the moments."""
+        return self._replace(phi=self.phi.clone())
+
+    def again(self) -> "Learnt":
+        """The same hypernetwork with no past."""
+        moments = Moments(torch.zeros_like(self.phi), torch.zeros_like(self.phi))
+        return self._replace(phi=self.phi.clone(), moments=moments)
 
 
 class Memory(NamedTuple):
@@ -76,10 +82,16 @@ class GeneratingResponse(TrainedResponse):
     hypernet: Hypernet
     fine_tuning: int
 
+    def keep(self, evaluation: Evaluation) -> Evaluation:
+        kept, learnt = super().keep(evaluation), evaluation.state.memory
+        return kept._replace(state=kept.state._replace(memory=learnt and learnt.copy()))
+
+    def again(self, state: Any) -> Progress:
+        begin, learnt = super().again(state), state.memory
+        return begin._replace(memory=learnt and learnt.again())
+
     def log_decays(self, hyper: Hyper) -> Tensor:
-        """The log-decays of hyperparameters with exponent 2: (n_groups,)."""
-        zeros = torch.zeros(self.problem.decays.n_groups, dtype=hyper.log_alpha.dtype)
-        return hyper.log_alpha + (zeros if hyper.offsets is None else hyper.offsets)
+        return super().log_decays(hyper).to(self.problem.y)
 
     def begin_learning(self, training: State, origin: Tensor) -> Learnt:
         """A hypernetwork that generates the weights of a run that begins."""
@@ -89,30 +101,46 @@ class GeneratingResponse(TrainedResponse):
     def follow(self, learnt: Learnt, at: Tensor) -> Learnt:
         """The hypernetwork centred at decays that have moved."""
         shift = (at - learnt.origin).expand(self.problem.n_folds, -1)
-        return learnt._replace(phi=self.hypernet.recentre(learnt.phi, shift), origin=at)
+        self.hypernet.recentre(learnt.phi, shift)
+        return learnt._replace(origin=at)
 
     def learn(
-        self, training: State, learnt: Learnt, hyper: Hyper, scale: float, n_steps: int
+        self,
+        training: State,
+        learnt: Learnt,
+        hyper: Hyper,
+        n_steps: int,
+        scale: float = 0.0,
+        *,
+        once: bool = False,
+        settling: bool = False,
     ) -> tuple[State, Tensor, Memory]:
-        """Steps at log-decays drawn with standard deviation `scale` about the present ones; the weights for these."""
+        """Steps at log-decays drawn about the present ones; then the weights for these.
+
+        They are drawn with standard deviation `scale`, for every step or once for all; every second draw is the first
+        one's mirror image. Where the hypernetwork settles,
+        the rate falls to zero in the second half of the steps.
+        """
         trainer, generator, at = self.trainer, seeded(training), self.log_decays(hyper)
         total = training.w.new_zeros(self.problem.n_folds)
-        phi, moments, origin = learnt.copy()
-        centre = (at - origin).expand(self.problem.n_folds, -1)
-        for _ in range(n_steps):
+        phi, moments, origin, age = learnt
+        x = centre = (at - origin).expand(self.problem.n_folds, -1)
+        for step in range(n_steps):
             training, batch = trainer.next_batch(training)
-            x = centre
-            if scale:
-                x = x + scale * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            decay = self.problem.decays.spread((x + origin).exp())
+            if scale and not (once and step):
+                if step % 2 == 0:
+                    drawn = scale * torch.randn(x.shape, generator=generator, dtype=torch.float32)
+                x = torch.add(centre, drawn, alpha=1 - 2 * (step % 2))
+            decay = self.problem.decays.spread((x + origin).exp_())
             w = self.hypernet.weights(phi, x)
             value, g = penalised_gradient(self.problem.network, self.problem.loss, w, batch, decay)
-            moments = trainer.recipe.descent.step(phi, self.hypernet.pullback(phi, x, g)[0], moments)
+            share = min(1.0, 2 * (1 - step / n_steps)) if settling else 1.0
+            moments = trainer.recipe.descent.step(phi, self.hypernet.to_parameters(phi, x, g), moments, share)
             total += value
         w = self.hypernet.weights(phi, centre)
         training = training._replace(w=w, moments=training.moments._replace(t=training.moments.t + n_steps + 1))
         training, steps = self._fine_tuned(training, moments, at)
-        return training, total / max(n_steps, 1), Memory(Learnt(phi, moments, origin), steps)
+        return training, total / max(n_steps, 1), Memory(Learnt(phi, moments, origin, age + 1), steps)
 
     def _fine_tuned(self, training: State, moments: Moments, at: Tensor) -> tuple[State, list[Step]]:
         """A few unrolled steps from the generated weights; the rule's metric is that of the hypernetwork's b."""
@@ -132,13 +160,15 @@ class GeneratingResponse(TrainedResponse):
         decay = self.problem.decays.spread(self.log_decays(hyper).exp()).expand_as(v)
         v, products = reverse(self.trainer, steps, decay, v)
         x = (self.log_decays(hyper) - learnt.origin).expand(self.problem.n_folds, -1)
-        by_decay = self.hypernet.pullback(learnt.phi, x, v)[1]
+        by_decay = self.hypernet.to_decays(learnt.phi, x, v)
         return by_decay - self.problem.decays.group_sums(decay * products), float("nan"), learnt
 
-    def along(self, progress: Progress, hyper: Hyper, s2: Tensor, shifts: Tensor) -> Tensor:
+    def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
         """The hypernetwork's weights at shifted log-decays, fine-tuning apart; plain training has none to ask."""
         learnt = progress.memory
         if learnt is None:
-            return super().along(progress, hyper, s2, shifts)
+            yield from super().along(progress, hyper, shifts)
+            return
         x = (self.log_decays(hyper) - learnt.origin).expand(self.problem.n_folds, -1)
-        return torch.stack([self.hypernet.weights(learnt.phi, x + shift) for shift in shifts])
+        for shift in shifts:
+            yield self.hypernet.weights(learnt.phi, x + shift)

@@ -44,14 +44,16 @@ class Hypernet(ABC):
         """The generated weights."""
 
     @abstractmethod
-    def pullback(self, phi: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of sum(g * w) with respect to phi and to x."""
+    def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        """The gradient of sum(g * w) with respect to phi."""
 
-    def recentre(self, phi: Tensor, shift: Tensor) -> Tensor:
-        """Parameters about an origin that has moved by `shift` (K, n_decays): the same weights there."""
-        moved = phi.clone()
-        moved[:, : self.n_weights] += self.weights(phi, shift) - self.weights(phi, torch.zeros_like(shift))
-        return moved
+    @abstractmethod
+    def to_decays(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        """The gradient of sum(g * w) with respect to x."""
+
+    def recentre(self, phi: Tensor, shift: Tensor) -> None:
+        """Move the origin by `shift` (K, n_decays), in place: the same weights there."""
+        phi[:, : self.n_weights] += self.weights(phi, shift) - self.weights(phi, torch.zeros_like(shift))
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,18 @@ class Elementwise(Hypernet):
         b, c = phi[:, : self.n_weights], phi[:, self.n_weights :]
         return torch.addcmul(b, b * c, self.decays.spread(x))
 
-    def pullback(self, phi: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
         b, c = phi[:, : self.n_weights], phi[:, self.n_weights :]
-        spread = self.decays.spread(x)
-        scaled = g * b
-        return torch.cat([torch.addcmul(g, g * c, spread), scaled * spread], -1), self.decays.group_sums(scaled * c)
+        by_phi = torch.empty_like(phi)
+        by_b, by_c = by_phi[:, : self.n_weights], by_phi[:, self.n_weights :]
+        moved = torch.mul(g, self.decays.spread(x), out=by_c)
+        torch.addcmul(g, moved, c, out=by_b)
+        moved.mul_(b)
+        return by_phi
+
+    def to_decays(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        b, c = phi[:, : self.n_weights], phi[:, self.n_weights :]
+        return self.decays.group_sums((g * b).mul_(c))
 
 
 @dataclass(frozen=True)
@@ -93,9 +102,11 @@ class Linear(Hypernet):
     def weights(self, phi: Tensor, x: Tensor) -> Tensor:
         return phi[:, : self.n_weights] + (self._matrix(phi) @ x[..., None])[..., 0]
 
-    def pullback(self, phi: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        outer = (g[..., :, None] * x[..., None, :]).flatten(-2)
-        return torch.cat([g, outer], -1), (self._matrix(phi).mT @ g[..., None])[..., 0]
+    def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        return torch.cat([g, (g[..., :, None] * x[..., None, :]).flatten(-2)], -1)
+
+    def to_decays(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        return (self._matrix(phi).mT @ g[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -122,11 +133,15 @@ class LowRank(Hypernet):
         u, v = self._factors(phi)
         return phi[:, : self.n_weights] + (u @ (v @ x[..., None]))[..., 0]
 
-    def pullback(self, phi: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
         u, v = self._factors(phi)
-        inner, back = v @ x[..., None], u.mT @ g[..., None]
-        by_u, by_v = g[..., None] @ inner.mT, back @ x[..., None, :]
-        return torch.cat([g, by_u.flatten(-2), by_v.flatten(-2)], -1), (v.mT @ back)[..., 0]
+        by_u = g[..., None] @ (v @ x[..., None]).mT
+        by_v = (u.mT @ g[..., None]) @ x[..., None, :]
+        return torch.cat([g, by_u.flatten(-2), by_v.flatten(-2)], -1)
+
+    def to_decays(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        u, v = self._factors(phi)
+        return (v.mT @ (u.mT @ g[..., None]))[..., 0]
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,13 @@ class ModuleHypernet(Hypernet):
         with torch.no_grad():
             return torch.stack([self._one(*pair) for pair in zip(phi, x, strict=True)])
 
-    def pullback(self, phi: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        return self._pulled(phi, x, g)[0]
+
+    def to_decays(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        return self._pulled(phi, x, g)[1]
+
+    def _pulled(self, phi: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             phi, x = phi.detach().requires_grad_(), x.detach().requires_grad_()
             w = torch.stack([self._one(*pair) for pair in zip(phi, x, strict=True)])
@@ -171,10 +192,10 @@ class ModuleHypernet(Hypernet):
 
 
 def multilayer(decays: Decays, hidden: int, generator: torch.Generator) -> ModuleHypernet:
-    """One hidden layer of ReLUs; its output layer starts small."""
+    """One hidden layer of tanh units, whose derivative is as smooth as the best response; its output layer starts small."""
     first, last = nn.Linear(decays.n_groups, hidden), nn.Linear(hidden, len(decays.index))
     with torch.no_grad():
         for layer, size in ((first, 1.0), (last, 0.01)):
             for p in layer.parameters():
                 p.copy_(size * (2 * torch.rand(p.shape, generator=generator, dtype=p.dtype) - 1) / p.shape[-1] ** 0.5)
-    return ModuleHypernet(decays, nn.Sequential(first, nn.ReLU(), last).to(torch.float64))
+    return ModuleHypernet(decays, nn.Sequential(first, nn.Tanh(), last).to(torch.float64))

@@ -179,11 +179,12 @@ class _HyperTraining:
 
     def _finer(self) -> None:
         start = self.snapshots[0]
-        hyper = start.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
+        hyper = start.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float32))
         count = 1 + self.problem.decays.n_groups
         response = self._bind(self._fitted_part())
         for tau in self.plan.taus:
-            self._stage(f"finer decays, tau = {tau:g}", response, hyper, start.state._replace(memory=None), count, tau)
+            begin = start.state._replace(training=start.state.training._replace(w=start.w.clone()), memory=None)
+            self._stage(f"finer decays, tau = {tau:g}", response, hyper, begin, count, tau)
 
     def _first_alpha(self) -> Tensor:
         """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
@@ -236,11 +237,11 @@ class _HyperTraining:
             end.stop_reason = StopReason.FULL_LENGTH
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
         problem = self.problem
-        judging = replace(response, problem=replace(response.problem, validation=problem.validation))
-        curve = judging.curve(snapshot.state, snapshot.hyper, self.s2)
+        judging = response.judged_by(replace(response.problem, validation=problem.validation))
+        curve = judging.curve(snapshot.state, snapshot.hyper)
         assert end.best is not None
         cosine, error = accuracy(response, end.best, self.s2)
-        losses = problem.fold_losses(snapshot.w)
+        losses = judging.fold_losses(snapshot.w)
         self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)

@@ -133,9 +133,12 @@ def run(
             proposals.observe(evaluation, accuracy)
             # Of two that are as good but for their error, the one where the search stands is more accurate.
             if value < end.value or proposals.accepted:
-                end.best, end.value = evaluation, value
+                end.best, end.value = response.keep(evaluation), value
             if end.best is not None:
-                w = end.last = proposals.start(end.best, evaluation)
+                w = proposals.start(end.best, evaluation)
+                if w is end.best.state:
+                    w = response.again(w)
+                end.last = w
             journal.evaluated(stage, evaluation, value)
     except OutOfBudget as stop:
         end.stop_reason = stop.reason

@@ -20,8 +20,8 @@ class Descent(ABC):
     """A rule that turns gradients into steps of the weights, in place."""
 
     @abstractmethod
-    def step(self, w: Tensor, g: Tensor, moments: Moments) -> Moments:
-        """Move w; may write to w, g and the moments."""
+    def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
+        """Move w at a share of the rate; may write to w, g and the moments."""
 
     @abstractmethod
     def metric(self, moments: Moments) -> Tensor:
@@ -42,11 +42,11 @@ class Adam(Descent):
     beta_2: float = 0.999
     epsilon: float = 1e-8
 
-    def step(self, w: Tensor, g: Tensor, moments: Moments) -> Moments:
+    def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
         first, second, t = moments[0], moments[1], moments[2] + 1
         first.lerp_(g, 1 - self.beta_1)
         second.mul_(self.beta_2).addcmul_(g, g, value=1 - self.beta_2)
-        rate = self.rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
+        rate = share * self.rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
         w.addcdiv_(first, torch.sqrt(second, out=g).add_(self.epsilon), value=-rate)
         return Moments(first, second, t)
 
@@ -63,11 +63,12 @@ class Momentum(Descent):
     momentum: float = 0.9
     nesterov: bool = True
 
-    def step(self, w: Tensor, g: Tensor, moments: Moments) -> Moments:
-        velocity = moments.first.mul_(self.momentum).add_(g, alpha=-self.rate)
+    def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
+        rate = share * self.rate
+        velocity = moments.first.mul_(self.momentum).add_(g, alpha=-rate)
         w.add_(velocity)
         if self.nesterov:
-            w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-self.rate)
+            w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-rate)
         return Moments(velocity, moments.second, moments.t + 1)
 
     def safe_metric(self, moments: Moments) -> Tensor:

@@ -6,18 +6,20 @@ in the place of the exact solution.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from .algorithms.base import Response
-from .cg import conjugate_gradients
+from .cg import Solution, conjugate_gradients
 from .decays import Hyper
 from .problem import NetworkProblem
 from .result import Curve, Evaluation
-from .training import Batch, Rows, State, Trainer
+from .recipe import Moments
+from .training import Rows, State, Trainer
 
 FEWEST, MOST = 60, 150  # hypergradients in as many epochs as a plain fit may take,
 INTERVALS = (5, 20)  # as far as this many training steps between two allow it
@@ -51,7 +53,7 @@ class TrainedResponse(Response):
 
     @abstractmethod
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        """Train on from a state that may be written to: the new one, the training loss (K,), and what to remember."""
+        """Train on, in place: the new state, the training loss (K,), and what to remember."""
 
     @abstractmethod
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
@@ -62,47 +64,74 @@ class TrainedResponse(Response):
         return Progress(self.trainer.start(seed, w))
 
     def evaluate(self, hyper: Hyper, s2: Tensor, w: Any = None, tol: float = 1e-8) -> Evaluation:
-        """Train on from the `Progress` w, then look at the held-out rows."""
+        """Train on from the `Progress` w, whose memory is taken over, then look at the held-out rows."""
         progress: Progress = w
-        training, loss, memory = self.advance(hyper, s2, progress._replace(training=progress.training.copy()))
+        training, loss, memory = self.advance(hyper, s2, progress)
         fold_losses, v = self.held_out(training)
         by_decay, error, memory = self.pull(training, hyper, s2, v, memory)
         progress = Progress(training, memory, (*progress.losses, float(loss.mean())))
         return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
+
+    def keep(self, evaluation: Evaluation) -> Evaluation:
+        """With weights of its own; the moments remain those of the run, which are as good for what they are used for."""
+        progress: Progress = evaluation.state
+        training = progress.training._replace(w=evaluation.w.clone())
+        return evaluation._replace(w=training.w, state=progress._replace(training=training, memory=None))
+
+    def again(self, state: Any) -> Progress:
+        """A start at weights that were kept, with no past: that of a divergence would be of no use."""
+        progress: Progress = state
+        w = progress.training.w.clone()
+        moments = Moments(torch.zeros_like(w), torch.zeros_like(w))
+        return progress._replace(training=progress.training._replace(w=w, moments=moments))
 
     @property
     def reach(self) -> float:
         """Units of log alpha within which the best response is to be trusted."""
         return REACH
 
-    def along(self, progress: Progress, hyper: Hyper, s2: Tensor, shifts: Tensor) -> Tensor:
-        """The best response where log alpha is shifted: (points,) -> (points, K, n_weights); to first order here."""
+    def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
+        """The best response where log alpha is shifted, (K, n_weights) for each shift; to first order here."""
         training = progress.training
-        moved = tangent(self.problem, self.trainer, training, self.decay(training.w, hyper, s2))
-        return training.w + shifts[:, None, None] * moved
+        moved = tangent(self.problem, self.trainer, training, self.decay(hyper))
+        for shift in shifts:
+            yield torch.add(training.w, moved, alpha=float(shift))
 
-    def curve(self, progress: Progress, hyper: Hyper, s2: Tensor) -> Curve:
+    def curve(self, progress: Progress, hyper: Hyper) -> Curve:
         """The outer loss along log alpha, within reach."""
         shifts = torch.linspace(-self.reach, self.reach, CURVE_POINTS, dtype=torch.float64)
-        losses = torch.stack([self.problem.outer(w) for w in self.along(progress, hyper, s2, shifts)])
+        losses = torch.stack([self.fold_losses(w).mean() for w in self.along(progress, hyper, shifts)])
         return Curve(hyper.log_alpha + shifts, losses)
 
-    def decay(self, w: Tensor, hyper: Hyper, s2: Tensor) -> Tensor:
-        """The decay of each weight, (K, n_weights)."""
-        decays = self.problem.decays
-        return decays.spread(decays.log_decays(w, hyper, s2).exp())
+    def judged_by(self, problem: NetworkProblem) -> Self:
+        """The same response, held out by another problem's rows."""
+        return replace(self, problem=problem, validation=Rows.validation(problem))
+
+    def log_decays(self, hyper: Hyper) -> Tensor:
+        """The log-decays of hyperparameters with exponent 2, which a network's have: (n_groups,)."""
+        if hyper.offsets is None:
+            return hyper.log_alpha.expand(self.problem.decays.n_groups)
+        return hyper.log_alpha + hyper.offsets
+
+    def decay(self, hyper: Hyper) -> Tensor:
+        """The decay of each weight, (K, n_weights); folds share the memory."""
+        return self.problem.decays.spread(self.log_decays(hyper).exp()).expand(self.problem.n_folds, -1)
 
     def held_out(self, training: State) -> tuple[Tensor, Tensor]:
         """Outer losses of the folds (K,), and d outer / d w (K, n_weights), the latter from a sample of the rows."""
         network, loss, w = self.problem.network, self.problem.outer_loss, training.w
-        rows = self.validation.everything()
+        rows = self.validation.sample(VALIDATION_ROWS, seeded(training))
         tape = network.forward(w, rows.x)
-        fold_losses = (rows.c * loss.value(tape.f, rows.y)).sum(-1)
-        if self.validation.n_rows > VALIDATION_ROWS:
-            rows = self.validation.sample(VALIDATION_ROWS, seeded(training))
-            tape = network.forward(w, rows.x)
+        everything = rows.c.shape[-1] == self.validation.n_rows
+        fold_losses = (rows.c * loss.value(tape.f, rows.y)).sum(-1) if everything else self.fold_losses(w)
         gradient = rows.c[..., None] * loss.gradient(tape.f, rows.y) / self.problem.n_folds
         return fold_losses, network.backward(w, tape, gradient)
+
+    def fold_losses(self, w: Tensor) -> Tensor:
+        """The outer loss of each fold, (K, n_weights) -> (K,)."""
+        network, loss = self.problem.network, self.problem.outer_loss
+        parts = self.validation.parts(VALIDATION_ROWS)
+        return torch.stack([(c * loss.value(network.forward(w, x).f, y)).sum(-1) for x, y, c in parts]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -114,14 +143,14 @@ class PlainlyTrained(TrainedResponse):
         """About H^-1 v at the present weights, its relative error where known, and what to remember."""
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        decay = self.decay(progress.training.w, hyper, s2)
+        decay = self.decay(hyper)
         training, loss = self.trainer.run(progress.training, decay, self.interval)
         return training, loss, progress.memory
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        decay = self.decay(training.w, hyper, s2)
+        decay = self.decay(hyper)
         u, error, memory = self.adjoint(training, decay, v, memory)
-        return -self.problem.decays.group_sums(decay * u * training.w), error, memory
+        return self.problem.decays.group_sums((decay * u).mul_(training.w).neg_()), error, memory
 
 
 def as_hyper(hyper: Hyper, by_decay: Tensor) -> Hyper:
@@ -145,17 +174,51 @@ def seeded(training: State) -> torch.Generator:
     return generator.manual_seed(int(generator.initial_seed()) + training.moments.t)
 
 
-def gauss_newton(problem: NetworkProblem, w: Tensor, rows: Batch, diagonal: Tensor) -> Any:
-    """v -> (J' diag(c_i l''_i) J + diagonal) v, J the derivative of the outputs of these rows."""
-    network = problem.network
-    tape = network.forward(w, rows.x)
-    curve = problem.loss.hessian_product(tape.f, rows.y)
+class System:
+    """J' diag(c_i l''_i) J + diag(a + P / t), J the derivative of the outputs of some training rows.
 
-    def product(v: Tensor) -> Tensor:
-        pulled = network.backward(w, tape, rows.c[..., None] * curve(network.push(w, tape, v)))
-        return pulled.addcmul_(diagonal, v)
+    Parameters
+    ----------
+    problem, trainer, training, decay
+        The network, and where it stands.
+    n_rows : int
+        Training rows of a fold that it is taken from.
+    steps : float
+        t, steps of the training rule with its present metric P.
+    dtype : torch.dtype
+        Of the arithmetic.
+    """
 
-    return product
+    def __init__(
+        self,
+        problem: NetworkProblem,
+        trainer: Trainer,
+        training: State,
+        decay: Tensor,
+        n_rows: int,
+        steps: float,
+        dtype: torch.dtype,
+    ):
+        rows = trainer.rows.sample(n_rows, seeded(training))
+        c = rows.c / trainer.steps_per_epoch
+        metric = trainer.recipe.descent.metric(training.moments)
+        self.diagonal = metric.mul_(c.sum(-1, keepdim=True) / steps).add_(decay).to(dtype)
+        self.network, self.w, self.c = problem.network, training.w.to(dtype), c.to(dtype)
+        self.tape = self.network.forward(self.w, rows.x.to(dtype))
+        self.curve = problem.loss.hessian_product(self.tape.f, rows.y.to(dtype))
+
+    def product(self, v: Tensor) -> Tensor:
+        """The matrix times v, (K, n_weights)."""
+        pulled = self.c[..., None] * self.curve(self.network.push(self.w, self.tape, v))
+        return self.network.backward(self.w, self.tape, pulled).addcmul_(self.diagonal, v)
+
+    def solve(self, v: Tensor, tol: float, max_iter: int) -> Solution:
+        """Conjugate gradients, the diagonal as preconditioner."""
+        v, scaled = v.to(self.diagonal), torch.empty_like(self.diagonal)
+        needed = torch.full_like(v[:, 0], tol)
+        return conjugate_gradients(
+            self.product, lambda r: torch.div(r, self.diagonal, out=scaled), v, needed, max_iter
+        )
 
 
 def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor) -> Tensor:
@@ -165,14 +228,9 @@ def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: T
 
 def respond(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor, v: Tensor) -> Tensor:
     """(H + damping)^-1 v with more rows and steps than during training; damped by all the steps so far."""
-    rows = trainer.rows.sample(ACCURATE_ROWS, seeded(training))
-    rows = rows._replace(c=rows.c / trainer.steps_per_epoch)
-    metric = trainer.recipe.descent.metric(training.moments)
     steps = max(training.moments.t, trainer.steps_per_epoch)
-    diagonal = decay + metric * (rows.c.sum(-1, keepdim=True) / steps)
-    product = gauss_newton(problem, training.w, rows, diagonal)
-    needed = torch.full_like(training.w[:, 0], 1e-4)
-    return conjugate_gradients(product, lambda r: r / diagonal, v, needed, ACCURATE_STEPS).x
+    system = System(problem, trainer, training, decay, ACCURATE_ROWS, steps, torch.float32)
+    return system.solve(v, 1e-4, ACCURATE_STEPS).x
 
 
 class Accuracy(NamedTuple):
@@ -185,12 +243,12 @@ class Accuracy(NamedTuple):
 def accuracy(response: TrainedResponse, evaluation: Evaluation, s2: Tensor) -> Accuracy:
     """Compare the hypergradient of an evaluation, over the offsets or log alpha alone."""
     training, hyper = evaluation.state.training, evaluation.hyper
-    decay = response.decay(training.w, hyper, s2)
+    decay = response.decay(hyper)
     _, v = response.held_out(training)
     u = respond(response.problem, response.trainer, training, decay, v)
     exact = as_hyper(hyper, -response.problem.decays.group_sums(decay * u * training.w))
-    pairs = [(g.log_alpha if g.offsets is None else g.offsets).flatten() for g in (evaluation.gradient, exact)]
-    ours, theirs = pairs
+    pairs = [g.log_alpha if g.offsets is None else g.offsets for g in (evaluation.gradient, exact)]
+    ours, theirs = (part.flatten().double() for part in pairs)
     size = float(theirs.norm())
     cosine = float(ours @ theirs) / (float(ours.norm()) * size) if size and bool(ours.any()) else float("nan")
     return Accuracy(cosine, float((ours - theirs).norm()) / size if size else float("nan"))

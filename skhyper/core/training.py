@@ -8,6 +8,7 @@ equal size but for the last, c_ki = s_i / m with s the sample weights, and a bat
 which is scikit-learn's.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from .losses import Loss
 from .mlp import MLP, rows_of
 from .problem import NetworkProblem
 from .recipe import Moments, Recipe
+
+BLOCK = 2**16  # of weights
 
 
 class Batch(NamedTuple):
@@ -76,6 +79,11 @@ class Rows:
     def everything(self) -> Batch:
         """All rows."""
         return Batch(self.x, self.y, self.c)
+
+    def parts(self, n: int) -> Iterator[Batch]:
+        """All rows, at most n at a time."""
+        for start in range(0, self.n_rows, n):
+            yield Batch(*(part[:, start : start + n] for part in (self.x, self.y, self.c)))
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """At most n rows drawn from each fold's, their weights scaled up to the fold's total."""
@@ -190,7 +198,15 @@ def _one(network: MLP, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tu
     x, y, c = batch
     tape = network.forward(w, x)
     total = c.sum(-1)
-    pulled = decay * w
-    value = ((c * loss.value(tape.f, y)).sum(-1) + (pulled * w).sum(-1) / 2) / total
-    g = network.backward(w, tape, c[..., None] * loss.gradient(tape.f, y)).add_(pulled)
-    return value, g.div_(total[..., None])
+    value = (c * loss.value(tape.f, y)).sum(-1)
+    g = network.backward(w, tape, (c / total[..., None])[..., None] * loss.gradient(tape.f, y))
+    for block in blocks(w.shape[-1]):
+        pulled = decay[..., block] * w[..., block]
+        value += torch.linalg.vecdot(pulled, w[..., block]) / 2
+        g[..., block] += pulled.div_(total[..., None])
+    return value / total, g
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Slices of long vectors, so that products with them need no memory of their size."""
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from squared import hyper, tensor
 
+from skhyper.core.algorithms.base import Response
 from skhyper.core.decays import Hyper
 from skhyper.core.hyperoptim import Objective, Proposals, QuasiNewton
 from skhyper.core.loop import Budget, Journal, OutOfBudget, run
@@ -31,7 +32,7 @@ class Planned(Proposals):
         self.observed.append(evaluation.value)
 
 
-class Response:
+class Told(Response):
     """The losses that are told, for two folds; an exception is raised. Notes the warm starts."""
 
     def __init__(self, *losses):
@@ -52,7 +53,7 @@ def go(response, proposals, budget=None, observer=None):
 
 
 def test_the_best_evaluation_is_kept_and_is_the_next_warm_start():
-    response = Response(5.0, 3.0, 4.0, 2.0, 6.0)
+    response = Told(5.0, 3.0, 4.0, 2.0, 6.0)
     end, _ = go(response, Planned(5))
     assert end.value == end.best.value == 2
     assert float(end.best.hyper.log_alpha) == 3
@@ -62,13 +63,13 @@ def test_the_best_evaluation_is_kept_and_is_the_next_warm_start():
 
 @pytest.mark.parametrize("reason", [StopReason.CONVERGED, StopReason.AT_BOUND, StopReason.NO_PROGRESS])
 def test_the_reason_is_that_of_the_proposals(reason):
-    end, _ = go(Response(5.0), Planned(1, reason))
+    end, _ = go(Told(5.0), Planned(1, reason))
     assert end.stop_reason is reason
 
 
 def test_max_iter_ends_a_stage():
     proposals = Planned(9)
-    end, journal = go(Response(*[1.0] * 9), proposals, Budget(max_iter=4))
+    end, journal = go(Told(*[1.0] * 9), proposals, Budget(max_iter=4))
     assert end.stop_reason is StopReason.MAX_ITER
     assert end.n_iter == len(journal.records) == len(proposals.observed) == 4
 
@@ -76,7 +77,7 @@ def test_max_iter_ends_a_stage():
 def test_the_history_is_complete():
     """Every evaluation in turn, with everything that is known of it, also to the observer."""
     seen = []
-    _, journal = go(Response(5.0, 3.0, math.nan), Planned(3), observer=seen.append)
+    _, journal = go(Told(5.0, 3.0, math.nan), Planned(3), observer=seen.append)
     assert seen == journal.records
     assert [r.iteration for r in seen] == [0, 1, 2]
     assert [r.log_alpha for r in seen] == [0, 1, 2]
@@ -95,7 +96,7 @@ def test_points_of_a_scan_are_all_noted_before_a_spent_budget_is_told():
 
 
 def test_a_time_limit_keeps_the_evaluation_that_was_under_way():
-    end, journal = go(Response(5.0, 3.0), Planned(2), Budget(time_limit=-1.0))
+    end, journal = go(Told(5.0, 3.0), Planned(2), Budget(time_limit=-1.0))
     assert end.stop_reason is StopReason.TIME_LIMIT
     assert end.best.value == 5
     assert len(journal.records) == 1
@@ -108,7 +109,7 @@ def test_the_clock_starts_with_the_budget():
 
 
 def test_an_interrupt_keeps_what_there_is():
-    end, journal = go(Response(5.0, KeyboardInterrupt()), Planned(2))
+    end, journal = go(Told(5.0, KeyboardInterrupt()), Planned(2))
     assert end.stop_reason is StopReason.INTERRUPTED
     assert end.best.value == 5
     assert len(journal.records) == 1
@@ -118,7 +119,7 @@ def test_an_interrupt_in_the_observer_keeps_the_evaluation_that_it_was_told_of()
     def observer(record):
         raise KeyboardInterrupt
 
-    end, journal = go(Response(5.0), Planned(1), observer=observer)
+    end, journal = go(Told(5.0), Planned(1), observer=observer)
     assert end.stop_reason is StopReason.INTERRUPTED
     assert end.best.value == 5
     assert len(journal.records) == 1
@@ -126,18 +127,18 @@ def test_an_interrupt_in_the_observer_keeps_the_evaluation_that_it_was_told_of()
 
 def test_an_interrupt_before_the_first_evaluation_is_raised():
     with pytest.raises(KeyboardInterrupt):
-        go(Response(KeyboardInterrupt()), Planned(1))
+        go(Told(KeyboardInterrupt()), Planned(1))
 
 
 def test_another_error_is_raised():
     with pytest.raises(ZeroDivisionError):
-        go(Response(5.0, ZeroDivisionError()), Planned(2))
+        go(Told(5.0, ZeroDivisionError()), Planned(2))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_values_that_are_not_finite_are_told_but_never_kept(bad):
     proposals = Planned(3)
-    end, _ = go(Response(bad, 5.0, bad), proposals)
+    end, _ = go(Told(bad, 5.0, bad), proposals)
     assert end.best.value == 5
     assert len(proposals.observed) == 3
 
@@ -145,7 +146,7 @@ def test_values_that_are_not_finite_are_told_but_never_kept(bad):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_stage_that_never_had_a_finite_value_has_no_snapshot(bad):
     proposals = QuasiNewton(hyper(0.0), PLAIN, (-9.0, 9.0), 1e-6)
-    end, journal = go(Response(*[bad] * 300), proposals)
+    end, journal = go(Told(*[bad] * 300), proposals)
     assert end.stop_reason is StopReason.DIVERGED
     assert len(journal.records) == 1
     with pytest.raises(FloatingPointError, match=r"name: The outer loss was not finite"):
@@ -153,7 +154,7 @@ def test_a_stage_that_never_had_a_finite_value_has_no_snapshot(bad):
 
 
 def test_a_snapshot_is_the_best_evaluation():
-    end, _ = go(Response(5.0, 3.0, 4.0), Planned(3))
+    end, _ = go(Told(5.0, 3.0, 4.0), Planned(3))
     snapshot = end.snapshot("row", 7, 1.5)
     assert (snapshot.name, snapshot.n_hyperparameters, snapshot.seconds) == ("row", 7, 1.5)
     assert snapshot.fold_losses.tolist() == [2, 4]

@@ -32,6 +32,14 @@ class Response(ABC):
     def evaluate(self, hyper: Hyper, s2: Tensor, w: Any = None, tol: float = 1e-8) -> Evaluation:
         """Weights, validation losses and hypergradient; `w` is where to start from."""
 
+    def keep(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation as it is while others follow."""
+        return evaluation
+
+    def again(self, state: Any) -> Any:
+        """A start from the state of an evaluation that was kept."""
+        return state
+
 
 @dataclass(frozen=True)
 class BestResponse(Response):

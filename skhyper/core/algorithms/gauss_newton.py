@@ -3,6 +3,8 @@
 Weights that take t steps of rate 1 / P towards the optimum have answered to a change of the decays as if the Hessian
 were H + P / t. So the damping is the metric P of the training rule over the steps in which the decays were about what
 they are now, and the preconditioner is P / t + a.
+
+A hypergradient of a few steps and rows is right to a digit or two, so the systems are solved in single precision.
 """
 
 from dataclasses import dataclass
@@ -11,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skhyper.core.cg import conjugate_gradients
 from skhyper.core.problem import NetworkProblem
-from skhyper.core.trained import PlainlyTrained, TrainingAlgorithm, gauss_newton, parts, seeded
+from skhyper.core.trained import PlainlyTrained, System, TrainingAlgorithm, parts
 from skhyper.core.training import State
 
 
@@ -33,6 +34,8 @@ class GaussNewton(TrainingAlgorithm):
         Training rows that a Hessian is taken from.
     horizon : float
         Epochs in which the decays are taken to have been as they are: the damping.
+    dtype : torch.dtype
+        Of the systems.
     """
 
     interval: int | None = None
@@ -40,6 +43,7 @@ class GaussNewton(TrainingAlgorithm):
     cg_tol: float = 1e-3
     n_rows: int = 256
     horizon: float = 20.0
+    dtype: torch.dtype = torch.float32
 
     def bind(self, problem: NetworkProblem) -> "GaussNewtonResponse":
         return GaussNewtonResponse(*parts(problem, self.interval), self)
@@ -52,16 +56,12 @@ class GaussNewtonResponse(PlainlyTrained):
     algorithm: GaussNewton
 
     def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        trainer, w = self.trainer, training.w
-        rows = trainer.rows.sample(self.algorithm.n_rows, seeded(training))
-        rows = rows._replace(c=rows.c / trainer.steps_per_epoch)
-        steps = min(training.moments.t, self.algorithm.horizon * trainer.steps_per_epoch)
-        metric = trainer.recipe.descent.metric(training.moments)
-        diagonal = decay + metric * (rows.c.sum(-1, keepdim=True) / steps)
-        product = gauss_newton(self.problem, w, rows, diagonal)
-        u = torch.zeros_like(w) if memory is None else memory
-        left = v - product(u)
-        needed = torch.full_like(left[:, 0], self.algorithm.cg_tol)
-        found = conjugate_gradients(product, lambda r: r / diagonal, left, needed, self.algorithm.cg_max_iter)
-        u = u + found.x
+        trainer, algorithm = self.trainer, self.algorithm
+        steps = min(training.moments.t, algorithm.horizon * trainer.steps_per_epoch)
+        system = System(self.problem, trainer, training, decay, algorithm.n_rows, steps, algorithm.dtype)
+        left = v.to(algorithm.dtype)
+        if memory is not None:
+            left = left - system.product(memory)
+        found = system.solve(left, algorithm.cg_tol, algorithm.cg_max_iter)
+        u = found.x if memory is None else memory.add_(found.x)
         return u, float(found.residual.max()), u

@@ -14,18 +14,24 @@ from skhyper.core.training import State
 
 @dataclass(frozen=True)
 class Global(Generating):
-    """A best response that is learnt first and then left as it is.
+    """A best response that is learnt first, and then left as it is while the decays move.
 
     Parameters
     ----------
     sample_scale : float
         Standard deviation of the log-decays that the hypernetwork is trained at, about the first ones.
     n_steps : int or None
-        Training steps of the hypernetwork; None: as many as a plain fit may take.
+        Training steps of the hypernetwork, in all rounds; None: as many as a plain fit may take.
+    rounds : int
+        How often it is trained: each time about the decays as they are then, over a range half as wide.
+    round_length : int
+        Evaluations of a round; the last one has no end.
     """
 
     sample_scale: float = 1.5
     n_steps: int | None = None
+    rounds: int = 4
+    round_length: int = 30
 
     def bind(self, problem: NetworkProblem) -> "GlobalResponse":
         return GlobalResponse(*self.parts(problem), self)
@@ -39,14 +45,16 @@ class GlobalResponse(GeneratingResponse):
 
     @property
     def reach(self) -> float:
-        return 2 * self.algorithm.sample_scale
+        return 2 * self.algorithm.sample_scale / 2 ** (self.algorithm.rounds - 1)
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        training = progress.training
-        if progress.memory is not None:
-            return self.learn(training, progress.memory, hyper, 0.0, 0)
-        n_steps = self.algorithm.n_steps
+        training, algorithm, at = progress.training, self.algorithm, self.log_decays(hyper)
+        learnt = progress.memory or self.begin_learning(training, at)
+        number, within = divmod(learnt.age, algorithm.round_length)
+        if within or number >= algorithm.rounds:
+            return self.learn(training, learnt, hyper, 0)
+        n_steps = algorithm.n_steps
         if n_steps is None:
             n_steps = self.problem.recipe.max_epochs * self.trainer.steps_per_epoch
-        learnt = self.begin_learning(training, self.log_decays(hyper))
-        return self.learn(training, learnt, hyper, self.algorithm.sample_scale, n_steps)
+        scale, part = algorithm.sample_scale / 2**number, -(-n_steps // algorithm.rounds)
+        return self.learn(training, self.follow(learnt, at), hyper, part, scale, settling=True)

@@ -41,4 +41,4 @@ class JointResponse(GeneratingResponse):
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         at, training = self.log_decays(hyper), progress.training
         learnt = self.follow(progress.memory or self.begin_learning(training, at), at)
-        return self.learn(training, learnt, hyper, self.algorithm.sample_scale, self.interval)
+        return self.learn(training, learnt, hyper, self.interval, self.algorithm.sample_scale)

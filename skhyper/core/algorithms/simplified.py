@@ -1,9 +1,9 @@
-"""Algorithm 4 of Lorraine and Duvenaud (2018): Algorithm 3 without sampling.
+"""Algorithm 4 of Lorraine and Duvenaud (2018): Algorithm 3 without a draw for every step.
 
-The hypernetwork is trained at the present decays alone; what it knows of others is what it learnt on the way. So it
-begins after a warm-up of plain training, when changes of the weights are answers to changes of the decays, and its
-origin stays close to the decays of that moment: with J the true Jacobian, decays that have moved by d leave it with
-J d d' / (1 + d'd), which has the right sign along d and knows nothing across it.
+The hypernetwork is trained at the decays where the search stands; what it knows of others is what it learnt on the way:
+with J the true Jacobian, decays that have moved by d leave it with J d d' / (1 + d'd), right along d and ignorant
+across it. So the present decays are dithered: moved a little, once an evaluation, about where the search stands. It
+begins after a warm-up of plain training, when changes of the weights are answers to changes of the decays.
 """
 
 from dataclasses import dataclass
@@ -15,47 +15,57 @@ from skhyper.core.decays import Hyper
 from skhyper.core.hypernet_training import Generating, GeneratingResponse
 from skhyper.core.hypernets import Elementwise
 from skhyper.core.problem import NetworkProblem
-from skhyper.core.trained import Progress
+from skhyper.core.trained import REACH, Progress
 from skhyper.core.training import State
 
-BELOW = 0.01  # of the first decays is the origin: at x = 0 there would be no first step
+BELOW = 0.01  # of the first decays is the origin where nothing is dithered: at x = 0 there would be no first step
 
 
 @dataclass(frozen=True)
 class Simplified(Generating):
-    """Joint training without sampling.
+    """Joint training without a draw for every step.
 
     Parameters
     ----------
     warm_up : int
         Evaluations before the hypernetwork begins.
+    dither : float
+        Standard deviation of what is added to the log-decays, once for all steps of an evaluation; 0 is the algorithm
+        of the paper.
     """
 
     warm_up: int = 5
+    dither: float = 0.3
 
     def bind(self, problem: NetworkProblem) -> "SimplifiedResponse":
         parts = self.parts(problem)
-        if isinstance(parts[-2], Elementwise):
+        if isinstance(parts[-2], Elementwise) and not self.dither:
             raise ValueError(
                 "the elementwise hypernetwork is centred at the present decays and learns from sampled ones: "
                 "use it with joint training, or train a linear one"
             )
-        return SimplifiedResponse(*parts, self.warm_up)
+        return SimplifiedResponse(*parts, self)
 
 
 @dataclass(frozen=True)
 class SimplifiedResponse(GeneratingResponse):
     """The response that `Simplified` binds."""
 
-    warm_up: int
+    algorithm: Simplified
+
+    @property
+    def reach(self) -> float:
+        return 2 * self.algorithm.dither or REACH
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        training = progress.training
-        if len(progress.losses) < self.warm_up:
-            decay = self.decay(training.w, hyper, s2)
+        training, at, dither = progress.training, self.log_decays(hyper), self.algorithm.dither
+        if len(progress.losses) < self.algorithm.warm_up:
+            decay = self.decay(hyper)
             return *self.trainer.run(training, decay, self.interval), None
-        learnt = progress.memory or self.begin_learning(training, self.log_decays(hyper) - BELOW)
-        return self.learn(training, learnt, hyper, 0.0, self.interval)
+        learnt = progress.memory or self.begin_learning(training, at if dither else at - BELOW)
+        if dither:
+            learnt = self.follow(learnt, at)
+        return self.learn(training, learnt, hyper, self.interval, dither, once=True)
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         if memory is None:
