@@ -3,8 +3,8 @@
 10,000 rows of MNIST, pixels in [0, 1], tested on the 10,000 test rows. HyperTrainedRidge(granularity="weight") is
 fitted twice: with decays of the family (two fitted numbers) and with free ones. The bars, all in one run:
 
-* it converges to its own tolerance in less time than GridSearchCV(Ridge, 20 alphas, cv=5) takes for one alpha, its
-  final fit not counted;
+* it converges to its own tolerance in less time than GridSearchCV(Ridge, 20 alphas, cv=5) takes for one alpha, the
+  final fits of both not counted (the whole fit is printed beside it);
 * its test error is at most that of the tuned global alpha;
 * at its peak it takes less than 8 times the memory of X, beyond what X itself takes.
 
@@ -72,19 +72,29 @@ def one(name, path):
     names = ("n_hyperparameters_", "exponent_", "n_iter_", "stop_reason_")
     row.update({key[:-1]: getattr(model, key) for key in names})
     row["n_decays"] = int(np.size(model.alpha_))
+    row["seconds_search"] = row["seconds"] - model.refit_time_
     return row
 
 
 def report(rows):
     """The table and the bars."""
-    numbers = ["seconds", "cpu_seconds", "seconds_one_alpha", "peak / X", "test_mse", "held_out_mse", "alpha"]
+    numbers = [
+        "seconds",
+        "cpu_seconds",
+        "seconds_search",
+        "seconds_one_alpha",
+        "peak / X",
+        "test_mse",
+        "held_out_mse",
+        "alpha",
+    ]
     numbers += ["exponent", "n_decays", "n_hyperparameters", "n_iter"]
     table = rows.groupby("model", sort=False)[numbers].median()
     grid = rows[rows["model"] == GRID]
     processor = (grid["cpu_seconds"] * grid["seconds_one_alpha"] / grid["seconds"]).median()
     limit, reference = table.loc[GRID, "seconds_one_alpha"], table.loc[GLOBAL, "test_mse"]
     reasons = rows.groupby("model", sort=False)["stop_reason"].first()
-    runs = rows.pivot_table(index="run", columns="model", values="seconds", sort=False)
+    runs = rows.pivot_table(index="run", columns="model", values="seconds_search", sort=False)
     each = grid.set_index("run")["seconds_one_alpha"]
     text = [
         "# 7,840 decays on MNIST",
@@ -100,9 +110,10 @@ def report(rows):
         text += [
             f"## {name}: {int(row['n_decays']):,} decays, {count}",
             "",
-            bar("seconds over those of GridSearchCV for one alpha", row["seconds"] / limit, 1.0),
+            bar("seconds over those of GridSearchCV for one alpha", row["seconds_search"] / limit, 1.0),
             f"  (in {int((runs[name] < each).sum())} of {len(each)} runs below 1)",
-            bar("the same in processor seconds", row["cpu_seconds"] / processor, 1.0),
+            bar("with the final fit", row["seconds"] / limit, 1.0),
+            bar("with the final fit, in CPU seconds", row["cpu_seconds"] / processor, 1.0),
             bar("test error over that of the tuned global alpha", row["test_mse"] / reference, 1.0),
             bar("peak memory over X", row["peak / X"], MEMORY),
             f"* stopped: {reasons[name]}",

@@ -5,7 +5,8 @@ back again. Row weights are (K, n): a fold sees its training rows through them, 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight, _num_samples
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from .core.decays import Decays
@@ -46,7 +47,8 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
     """
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     limit = 1 if work < SMALL_WORK else None
-    with threadpool_limits(limit), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    blas = nullcontext() if limit is None else _thread_pools().limit(limits=limit)
+    with blas, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         try:
             torch.set_default_dtype(torch.float64)
             if limit is not None:
@@ -55,6 +57,12 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
         finally:
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """The libraries with thread pools that are loaded; to look for them takes as long as a small fit's scan."""
+    return ThreadpoolController()
 
 
 def to_tensor(values: ArrayLike) -> Tensor:

@@ -25,7 +25,7 @@ from sklearn.linear_model import (
     SGDClassifier,
     TweedieRegressor,
 )
-from sklearn.metrics import log_loss, make_scorer, mean_squared_error
+from sklearn.metrics import check_scoring, log_loss, make_scorer, mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -73,6 +73,30 @@ def test_rows_are_scored_as_a_grid_search_would_score_them():
     theirs.fit(X, Y)
     for key in ("mean_test_score", "std_test_score", "split3_test_score", "mean_train_score"):
         np.testing.assert_allclose(ours.cv_results_[key], theirs.cv_results_[key], rtol=1e-4)
+
+
+@pytest.mark.parametrize("scoring", [None, "r2", "neg_mean_squared_error", "neg_mean_absolute_error"])
+def test_a_folds_rows_scored_in_one_call_have_the_scores_of_one_at_a_time(scoring):
+    scorer = check_scoring(Ridge(), scoring)
+    at_once = search(scoring=scoring).fit(X, Y)
+    one_by_one = search(scoring={"score": lambda *given: scorer(*given)}, refit="score").fit(X, Y)
+    assert len(at_once.cv_results_["params"]) > 1
+    for i in range(len(at_once.cv_results_["params"])):
+        for k in range(at_once.n_splits_):
+            ours, theirs = (
+                at_once.cv_results_[f"split{k}_test_score"][i],
+                one_by_one.cv_results_[f"split{k}_test_score"][i],
+            )
+            assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("wrap", [lambda r: make_pipeline(StandardScaler(), r), TransformedTargetRegressor])
+def test_each_row_of_a_composite_has_the_score_of_its_own_decays(wrap):
+    ours = search(wrap(Ridge())).fit(X, Y)
+    first = search(wrap(Ridge()), granularity="global").fit(X, Y)
+    scores = ours.cv_results_["mean_test_score"]
+    assert scores[0] == pytest.approx(first.best_score_, rel=1e-6)
+    assert len(set(scores.round(8))) == len(scores)
 
 
 def test_the_tuned_global_alpha_is_the_minimum_of_the_criterion():

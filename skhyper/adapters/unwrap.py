@@ -5,6 +5,7 @@ estimator: what the recorder is handed is what that estimator would have been fi
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,12 +121,13 @@ def final_estimator(fitted: Any) -> Any:
 
 
 def put_final(fitted: Any, final: Any) -> Any:
-    """The fitted composite with another final estimator, in its parameters too; returns what now is outermost."""
+    """A copy of the fitted composite with another final estimator, in its parameters too; other steps are shared."""
     if isinstance(fitted, Pipeline):
-        name, inner = fitted.steps[-1]
-        fitted.steps[-1] = (name, put_final(inner, final))
+        fitted, (name, inner) = copy(fitted), fitted.steps[-1]
+        fitted.steps = [*fitted.steps[:-1], (name, put_final(inner, final))]
         return fitted
     if isinstance(fitted, TransformedTargetRegressor):
+        fitted = copy(fitted)
         fitted.regressor = _unfitted(fitted.regressor, final)
         fitted.regressor_ = put_final(fitted.regressor_, final)
         return fitted

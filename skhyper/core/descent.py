@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from .decays import Decays, Hyper
 from .linear_systems import System
@@ -115,14 +116,14 @@ class Descent:
         t, idle = self._line_search(batch, w, d, smooth, a, extend)
         v = path.v + t[:, None] * (a * (w + d) - decays.spread(b * decays.group_sums(w * d)) * w - path.v)
         new, full = self._at(batch, w + t[:, None] * d), t >= 1
-        size = torch.maximum(new.w.norm(dim=-1), VANISHED * (batch.s2 * w.shape[-1]).sqrt())
+        size = torch.maximum(vector_norm(new.w, dim=-1), VANISHED * (batch.s2 * w.shape[-1]).sqrt())
         size = size.clamp(min=torch.finfo(w.dtype).tiny)
-        length = t * d.norm(dim=-1) / size
+        length = t * vector_norm(d, dim=-1) / size
         ratio = torch.where(path.length.isinf(), 0.5, length / path.length).nan_to_num(0.5).clamp(max=0.999)
         # Small weights with large decays may be off although steps are short: what their decays alone would change.
         a = decays.spread(new.a)
         change = (new.smooth + a * new.w) / (a + self.system.trace[batch.fold][:, None] / len(self.rhs[0]))
-        error = torch.maximum(length * ratio / (1 - ratio), change.norm(dim=-1) / size)
+        error = torch.maximum(length * ratio / (1 - ratio), vector_norm(change, dim=-1) / size)
         error = torch.where(full, error, torch.inf)
         idle &= (ratio > 0.5) | ~full
         idle = torch.where(idle, path.idle + 1, (path.idle - 1).clamp(min=0))
@@ -171,7 +172,7 @@ class Descent:
         penalty = self.decays.penalty(w, batch.hyper, batch.s2)
         # Of the objective's terms, and of the slope along d, where X'CX w - r cancels.
         rounding = ROUNDING * ((w * self.rhs[batch.fold].flatten(-2)).sum(-1).abs() + penalty)
-        rounding += CURVATURE_ROUNDING * self.system.trace[batch.fold] * w.norm(dim=-1) * d.norm(dim=-1)
+        rounding += CURVATURE_ROUNDING * self.system.trace[batch.fold] * vector_norm(w, dim=-1) * vector_norm(d, dim=-1)
         expected = -1e-4 * (first + (d * a * w).sum(-1))
 
         def gain(t: Tensor) -> Tensor:

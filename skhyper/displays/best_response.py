@@ -18,7 +18,8 @@ class BestResponseDisplay:
     losses : ndarray of shape (n_alphas,)
         Mean outer loss over folds.
     evaluated : tuple of two ndarrays
-        Alphas and outer losses of the search's own evaluations.
+        Alphas and outer losses of the search's own evaluations; empty for neural networks, whose weights are not those
+        of any one alpha before the end.
     best_alpha : float
         The tuned alpha.
 
@@ -69,6 +70,8 @@ class BestResponseDisplay:
         history = {name: np.asarray(estimator.history_[name]) for name in ("log_alpha", "value", "exponent")}
         x = history["log_alpha"]
         inside = (history["exponent"] == 2) & (x >= np.log(low)) & (x <= np.log(high))
+        if hasattr(estimator, "hypergradient_cosine_"):
+            inside &= False  # the weights of a network had not answered to the alphas on the way
         evaluated = np.exp(x[inside]), history["value"][inside]
         best = float(np.exp(x[int(np.nanargmin(history["value"]))]))
         return cls(alphas, estimator.validation_curve(alphas), evaluated, best).plot(ax=ax)
@@ -89,7 +92,8 @@ class BestResponseDisplay:
         (self.ax_,) = get_axes(ax)
         self.figure_ = self.ax_.figure
         self.ax_.plot(self.alphas, self.losses, label="best response")
-        self.ax_.plot(*self.evaluated, "x", color="grey", ms=4, label="evaluated in the search")
+        if len(self.evaluated[0]):
+            self.ax_.plot(*self.evaluated, "x", color="grey", ms=4, label="evaluated in the search")
         self.ax_.axvline(self.best_alpha, lw=0.8, ls="--", color="grey")
         self.ax_.set(xscale="log", xlabel="alpha", ylabel="held-out loss")
         self.ax_.legend()

@@ -93,6 +93,13 @@ class DecayDisplay:
             return self
         self.ax_.plot(np.arange(len(logs)), self.decays, "o", ms=4)
         self.ax_.set(yscale="log", ylabel="decay")
+        gone = np.flatnonzero(np.isinf(self.decays))
+        if len(gone):
+            top = self.ax_.get_xaxis_transform()  # vertical positions as shares of the height
+            self.ax_.plot(
+                gone, np.full(len(gone), 0.98), "^", color="0.7", ms=4, transform=top, label="weights are zero"
+            )
+            self.ax_.legend(fontsize="small")
         if len(logs) <= 30:
             self.ax_.set_xticks(np.arange(len(logs)), [str(name) for name in self.names], rotation=60, ha="right")
         return self

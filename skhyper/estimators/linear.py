@@ -51,6 +51,7 @@ LEARNT = (
     "n_iter_",
     "stop_reason_",
     "hypergradient_error_",
+    "refit_time_",
     "n_features_in_",
 )
 

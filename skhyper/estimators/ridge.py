@@ -133,8 +133,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         Why the search ended.
     hypergradient_error_ : float
         Relative residual of the adjoint equation of the chosen row.
-    total_time_ : float
-        Seconds of the whole fit.
+    total_time_, refit_time_ : float
+        Seconds of the whole fit, and of the final one on all rows.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import get_scorer, get_scorer_names
-from sklearn.metrics._scorer import _BaseScorer
+from sklearn.base import RegressorMixin
+from sklearn.metrics import get_scorer, get_scorer_names, mean_absolute_error, mean_squared_error, r2_score
+from sklearn.metrics._scorer import _BaseScorer, _PassthroughScorer, _Scorer
 from sklearn.model_selection._validation import _score
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
@@ -15,6 +16,9 @@ from sklearn.utils.validation import _check_method_params
 from ..adapters.task import Task
 from ..boundary import Split
 from ..core.result import Result, Snapshot
+
+# Metrics that score each column of several outputs as they would score it alone.
+OF_SEVERAL_OUTPUTS = (mean_squared_error, mean_absolute_error, r2_score)
 
 
 def scoring_name(scoring: Any, refit: Any) -> str | None:
@@ -54,6 +58,27 @@ class Scoring(NamedTuple):
         """The score, or a dict of scores, of a fitted estimator."""
         return _score(fitted, self.x, self.y, self.scorer, self.params, self.error_score)
 
+    def of_all(self, fitted: Sequence[Any]) -> list[Any]:
+        """The score of each; a metric that takes several outputs at once is called once, as it costs little work."""
+        sign, metric = self._metric(fitted[0])
+        if metric is not None:
+            predicted = np.stack([one.predict(self.x) for one in fitted], axis=1)
+            if np.isfinite(predicted).all():
+                y = np.broadcast_to(self.y[:, None], predicted.shape)
+                scores: list[float] = (sign * metric(y, predicted, **self.params, multioutput="raw_values")).tolist()
+                return scores
+        return [self(one) for one in fitted]
+
+    def _metric(self, fitted: Any) -> tuple[int, Callable[..., Any] | None]:
+        """Sign and metric of the score, if it is a metric of several outputs."""
+        if not isinstance(self.y, np.ndarray) or self.y.ndim > 1 or len(self.y) < 2:
+            return 1, None
+        if isinstance(self.scorer, _PassthroughScorer):
+            return 1, r2_score if getattr(type(fitted), "score", None) is RegressorMixin.score else None
+        known = isinstance(self.scorer, _Scorer) and not self.scorer._kwargs
+        known = known and self.scorer._score_func in OF_SEVERAL_OUTPUTS
+        return (self.scorer._sign, self.scorer._score_func) if known else (1, None)
+
 
 class OneScore(NamedTuple):
     """Of a scorer that gives several scores, the one of a name."""
@@ -76,20 +101,18 @@ def score_snapshots(
     task: Task, result: Result, splits: Sequence[Split], scoring: Scoring, *, train: bool, n_iter: int
 ) -> list[dict[str, Any]]:
     """One entry for each snapshot and fold, in the form from which GridSearchCV makes its `cv_results_`."""
-    held_out = [scoring.take(split.validation) for split in splits]
-    trained = [scoring.take(split.train) for split in splits] if train else []
-    out = []
-    for snapshot in result.snapshots:
-        for k, split in enumerate(splits):
-            fitted = task.fitted(k, snapshot.w, alpha_of(snapshot), n_iter)
-            start = time.perf_counter()
-            entry = {"test_scores": held_out[k](fitted), "n_test_samples": len(split.validation)}
-            entry["score_time"] = time.perf_counter() - start
-            entry["fit_time"] = snapshot.seconds / len(splits)
-            if train:
-                entry["train_scores"] = trained[k](fitted)
-            out.append(entry)
-    return out
+    by_fold = []
+    for k, split in enumerate(splits):
+        fitted = [task.fitted(k, snapshot.w, alpha_of(snapshot), n_iter) for snapshot in result.snapshots]
+        start = time.perf_counter()
+        columns = {"test_scores": scoring.take(split.validation).of_all(fitted)}
+        columns["score_time"] = [(time.perf_counter() - start) / len(fitted)] * len(fitted)
+        columns["fit_time"] = [snapshot.seconds / len(splits) for snapshot in result.snapshots]
+        columns["n_test_samples"] = [len(split.validation)] * len(fitted)
+        if train:
+            columns["train_scores"] = scoring.take(split.train).of_all(fitted)
+        by_fold.append([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
+    return [entry for row in zip(*by_fold, strict=True) for entry in row]
 
 
 def row_columns(result: Result, taus: Sequence[float]) -> dict[str, list[Any]]:

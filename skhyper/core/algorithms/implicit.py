@@ -93,7 +93,19 @@ class ImplicitResponse(BestResponse):
         n_outputs = network.n_outputs
         return network.join(Layers(coefficients, outputs[:, :n_outputs], outputs[:, n_outputs:]))
 
+    @cached_property
+    def by_fold(self) -> list["ImplicitResponse"]:
+        """Each fold by itself where conjugate gradients serve: a vector of all folds would be most of the memory."""
+        if self.dense or self.problem.n_folds == 1:
+            return []
+        folds = torch.arange(self.problem.n_folds)
+        return [self.take_folds(folds == k) for k in folds]
+
     def solve(self, hyper: Hyper, s2: Tensor, w: Tensor | None = None, tol: float = 1e-8) -> Tensor:
+        if self.by_fold:
+            starts = [w] * len(self.by_fold) if w is None else w.split(1, -2)
+            parts = zip(self.by_fold, s2.split(1), starts, strict=True)
+            return torch.cat([one.solve(hyper, s2_k, w_k, tol) for one, s2_k, w_k in parts], -2)
         minimise = Minimiser(self.layout, self.dense, self.algorithm.max_iter, self.algorithm.cg_max_iter)
         leading = (hyper.log_alpha + hyper.exponent).shape
         offsets = None if hyper.offsets is None else hyper.offsets.expand(*leading, -1)
@@ -112,6 +124,12 @@ class ImplicitResponse(BestResponse):
         return minimise(InnerObjective(self.problem, hyper, s2), w, tol)
 
     def adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float = 1e-8) -> tuple[Tensor, float]:
+        if self.by_fold:
+            parts = zip(self.by_fold, s2.split(1), w.split(1, -2), v.split(1, -2), strict=True)
+            solutions, errors = zip(
+                *(one.adjoint(w_k, hyper, s2_k, v_k, tol) for one, s2_k, w_k, v_k in parts), strict=True
+            )
+            return torch.cat(solutions, -2), max(errors)
         decays = self.problem.decays
         a = decays.spread(decays.log_decays(w, hyper, s2).exp())
         b = None if bool((hyper.exponent == 2).all()) else decays.concavity(w, hyper, s2)
