@@ -317,7 +317,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
             Its standard deviation; only if `return_std`.
         """
         if not return_std:
-            return self._collect(X, lambda mixture, part: mixture.expectation(), n_samples)
+            return self._mean(X, n_samples)
 
         def both(mixture: Mixture, part: slice) -> torch.Tensor:
             return torch.stack([mixture.expectation(), mixture.variance().sqrt()], -1)
@@ -525,6 +525,16 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         mean = outputs[..., : noise.n_targets] * scale + state.y_scaling.center
         std = (torch.exp(log_sigma) * scale).clamp_min(max(self.min_std, TINY)).expand_as(mean)
         return Mixture(mean.flatten(0, 1), std.flatten(0, 1))
+
+    def _mean(self, X: ArrayLike, n_samples: int | None) -> NDArray[np.float64]:
+        """Means alone, which need no outputs of single draws."""
+        x = self._rows(X)
+        predictor, state = self._predictor(n_samples)
+        with torch_session():
+            rows = state.x_scaling(to_tensor(x)).to(state.flat.dtype)
+            mean = predictor.mean(rows, self._n_targets).double()
+            values = to_numpy(mean / state.y_scaling.factor + state.y_scaling.center)
+        return values[:, 0] if self._vector else values
 
     def _collect(
         self,

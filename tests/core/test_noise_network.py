@@ -66,23 +66,30 @@ def test_the_gradient_of_one_row_a_draw_is_that_of_explicit_weights(generator):
 
 
 @GENERATOR
-def test_the_predictor_gives_the_outputs_of_the_network(generator):
-    model, flat = make_model(generator, prior_scale=0.3)
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
+def test_the_predictor_gives_the_outputs_of_the_network(generator, hidden):
+    """Draw by draw, or their mean, with and without further hidden layers."""
+    model, flat = make_model(generator, hidden=hidden, prior_scale=0.3)
     waves = model.network.draw_prior(2, seeded(4))
     x, bank = normal(9, 3), normal(2, 4 if generator.stochastic else 1, generator.noise_dim, seed=3)
-    outputs = Predictor(model, flat, bank, waves).outputs(x)
+    predictor = Predictor(model, flat, bank, waves)
     expected = model.network.outputs(model.layout.split(flat), x[None], bank, waves)
-    torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(predictor.outputs(x), expected, rtol=1e-12, atol=1e-13)
+    for n_outputs in (1, 2):
+        mean = expected[..., :n_outputs].mean((0, 1))
+        torch.testing.assert_close(predictor.mean(x, n_outputs), mean, rtol=1e-12, atol=1e-13)
 
 
-def test_blocks_of_draws_and_rows_do_not_change_the_predictor(monkeypatch):
-    model, flat = make_model(GENERATORS["full"], prior_scale=0.3)
+@pytest.mark.parametrize("hidden", [(6,), (6, 5)])
+def test_blocks_of_draws_and_rows_do_not_change_the_predictor(hidden, monkeypatch):
+    model, flat = make_model(GENERATORS["full"], hidden=hidden, prior_scale=0.3)
     predictor = Predictor(model, flat, normal(2, 5, 3), model.network.draw_prior(2, seeded(4)))
     x = normal(50, 3)
-    whole = predictor.outputs(x)
-    monkeypatch.setattr("skhyper.core.noise.predictor.MAX_WEIGHTS", 2 * model.network.n_weights)
-    monkeypatch.setattr("skhyper.core.noise.predictor.MAX_ACTIVATIONS", 1)
+    whole, mean = predictor.outputs(x), predictor.mean(x, 2)
+    for name, value in (("MAX_WEIGHTS", 3 * model.network.n_weights), ("MAX_ACTIVATIONS", 1), ("FUSED_DRAWS", 2)):
+        monkeypatch.setattr(f"skhyper.core.noise.predictor.{name}", value)
     torch.testing.assert_close(predictor.outputs(x), whole, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(predictor.mean(x, 2), mean, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", [FullGenerator, LowRankGenerator])
