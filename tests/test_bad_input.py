@@ -146,7 +146,7 @@ SETTINGS = {
         {"shrinkage": [0.0, 1.0]},
         r"shrinkage must hold positive numbers, got \[0\.0, 1\.0\]",
     ),
-    "unknown granularity": ({"granularity": "layer"}, "The 'granularity' parameter .* Got 'layer' instead"),
+    "unknown granularity": ({"granularity": "features"}, "The 'granularity' parameter .* Got 'features' instead"),
     "unknown algorithm": ({"algorithm": "guess"}, "The 'algorithm' parameter .* Got 'guess' instead"),
     "unknown scoring": ({"scoring": "best"}, "The 'scoring' parameter"),
     "several scores without refit": (

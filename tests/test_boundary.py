@@ -32,7 +32,7 @@ def test_dense_and_sparse_matrices_give_the_same_products(monkeypatch):
 
 
 def test_a_small_sparse_matrix_becomes_a_dense_design():
-    assert isinstance(boundary.make_design(sparse.eye_array(3, format="csr")), DenseDesign)
+    assert isinstance(boundary.make_design(sparse.csr_array(np.eye(3))), DenseDesign)
 
 
 @pytest.mark.parametrize("as_sparse", [False, True])
