@@ -32,6 +32,11 @@ class Pace:
         Steps after which their length is half of that; it falls as 1 / (1 + t / halving).
     warm_up : int
         Evaluations before the first step.
+    settling : int
+        Evaluations without progress before the first step: hypergradients of weights that are still on their way say
+        what they lack, and that is less decay. 0: the warm-up alone.
+    latest : float
+        Evaluations after which steps begin anyway.
     patience : int
         Evaluations without a new lowest smoothed objective after which a walk ends.
     smoothing : float
@@ -43,6 +48,8 @@ class Pace:
     step: float = 0.25
     halving: float = 25.0
     warm_up: int = 5
+    settling: int = 4
+    latest: float = math.inf
     patience: int = 40
     smoothing: float = 0.3
     explosion: float = 3.0
@@ -75,6 +82,7 @@ class Walk(Proposals):
     _since: int = field(default=0, init=False)
     _scale: float = field(default=1.0, init=False)
     _roll_backs: int = field(default=0, init=False)
+    _moving: bool = field(default=False, init=False)
     _smoothed: float = field(default=math.inf, init=False)
     _lowest: float = field(default=math.inf, init=False)
     _first: float = field(default=math.nan, init=False)
@@ -83,7 +91,6 @@ class Walk(Proposals):
         size = self._pack(self.hyper)
         self._mean, self._square = torch.zeros_like(size), torch.zeros_like(size)
         self._steps = 0
-        self._kept: tuple[Hyper, Any] = (self.hyper, None)
 
     def propose(self) -> Hyper | None:
         """Where the last step led."""
@@ -98,7 +105,7 @@ class Walk(Proposals):
             self._roll_back()
             return
         self._follow(value)
-        if self._n > self.pace.warm_up:
+        if self._settled():
             self._step(gradient)
         if self._since >= self.pace.patience:
             self.stop_reason = StopReason.NO_PROGRESS
@@ -134,6 +141,13 @@ class Walk(Proposals):
         waiting = self._n <= self.pace.warm_up or self._smoothed < self._lowest
         self._since = 0 if waiting else self._since + 1
         self._lowest = min(self._lowest, self._smoothed)
+
+    def _settled(self) -> bool:
+        """Whether the weights have answered to the first decays; then once and for all."""
+        settled = self._since >= self.pace.settling or self._n > self.pace.latest
+        if not self._moving and self._n > self.pace.warm_up and settled:
+            self._moving, self._since = True, 0
+        return self._moving
 
     def _step(self, gradient: Tensor) -> None:
         self._steps += 1
