@@ -24,7 +24,7 @@ from .walk import Pace, Walk
 
 FIRST_ALPHA = 0.2  # times the outer loss of constant outputs
 LENGTH = 1.0  # epochs of a stage at most,
-PATIENCE = 0.2  # and those without a lower held-out loss after which it ends, of the epochs of a plain fit
+PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
 FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took;
@@ -96,7 +96,7 @@ def hyper_train(
 
 def global_decays(decays: Decays) -> Decays:
     """One decay for all weights that have one."""
-    return Decays(torch.where(decays.index >= 0, 0, -1))
+    return Decays((decays.index < 0).to(torch.int32).neg_())
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
