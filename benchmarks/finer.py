@@ -1,6 +1,6 @@
 """Finer decays of a network: ``python -m benchmarks.finer``, 784-100-10 on 4,000 MNIST rows, half of them held out.
 
-HyperTrainingSearchCV(MLPClassifier(), cv=.5) with one decay, one a layer, one a weight (79,400), selection on: the finer
+HyperTrainingSearchCV(MLPClassifier(), cv=.5) with one decay, one a layer, one a weight (79,400), selection on: finer
 decays are fitted to 60 % of the held-out rows, judged by the rest, and kept only for a clear gain. Test log-loss and
 error of the final network, trained on with all 4,000 rows, on MNIST's 10,000 test rows; paired by seed.
 ``weight, forced`` keeps the finer decays whatever the judging rows say: what selection saves from.

@@ -27,8 +27,7 @@ LENGTH = 1.0  # epochs of a stage at most,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
-FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took;
-LESS_FURTHER = 0.5  # where the held-out loss no longer fell
+FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -241,6 +240,9 @@ class _HyperTraining:
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
             end.stop_reason = StopReason.FULL_LENGTH
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
+        if snapshot.hyper.offsets is None:
+            # Weights are best before they memorise; what decay keeps them from it is known later.
+            snapshot = replace(snapshot, hyper=walk.hyper)
         problem = self.problem
         judging = response.judged_by(replace(response.problem, validation=problem.validation))
         curve = judging.curve(snapshot.state, snapshot.hyper)
@@ -260,7 +262,6 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     """
     progress: Progress = snapshot.state
     done = progress.epochs
-    share = LESS_FURTHER if snapshot.stop_reason is StopReason.NO_PROGRESS else FURTHER
     trainer = Trainer(problem)
     decays, hyper = problem.decays, snapshot.hyper
     if hyper.offsets is None:
@@ -269,7 +270,7 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     s2 = decays.scale(w)
     state = trainer.start(done, w)
     losses: list[float] = []
-    for _ in range(math.ceil(share * done)):
+    for _ in range(math.ceil(FURTHER * done)):
         decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
         state, loss = trainer.run(state, decay, trainer.steps_per_epoch)
         losses.append(float(loss))
