@@ -1,7 +1,8 @@
 """Learnt best responses beside exact ones: ``python -m benchmarks.best_responses``, on ridge regression.
 
 Jacobians: each hypernetwork is trained at decays near the present ones (joint hyper-training), ten of them; d w / d
-log-decays beside that of the closed form, and the hypergradient of each algorithm at the same decays beside the exact one.
+log-decays beside that of the closed form, and the hypergradient of each algorithm at the same decays beside the exact
+one.
 
 Theorem 2.1 of Lorraine and Duvenaud (2018): a hypernetwork that is wide enough learns the same best response from any
 two p(lambda) of equal convex support. One decay, the log-decays drawn uniformly from [-2, 5] and from a Beta(.4, .4)
