@@ -2,8 +2,8 @@
 
 A hyper-training step is a training step and its share of the work that moves the decays: validation rows, the
 hypergradient, the step of the decays. Batches of 200 rows of MNIST, one decay a weight unless said otherwise; seconds
-of CPU, the least of several repeats in turn. Memory is that of a run with more than a million decays in a process of its
-own: the peak of what it adds to the rows, relative to the weights (Linux).
+of CPU, the least of several repeats in turn. Memory is that of a run with more than a million decays in a process of
+its own: the peak of what it adds to the rows, relative to the weights (Linux).
 """
 
 import argparse

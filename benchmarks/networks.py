@@ -7,8 +7,8 @@ MLPRegressor as they come. Score: test log-loss, or mean squared error in units 
 Peers: GridSearchCV over 20 and over 7 alphas, RandomizedSearchCV (20 draws), HalvingRandomSearchCV (20 draws, max_iter
 as the resource) and OptunaSearchCV (20 trials), all with cv=5 and one job; ``grid_20_jobs_2`` has two jobs.
 
-Curves against time: a peer's is the test loss of what it would have returned after each of its alphas, refitted; ours is
-that of searches that end after a share of the hyper-steps. Times are seconds of CPU, of one thread.
+Curves against time: a peer's is the test loss of what it would have returned after each of its alphas, refitted; ours
+is that of searches that end after a share of the hyper-steps. Times are seconds of CPU, of one thread.
 """
 
 import time

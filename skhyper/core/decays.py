@@ -91,7 +91,7 @@ class Decays:
     @cached_property
     def single(self) -> bool:
         """Whether no two weights share a decay."""
-        return len(self.groups) == self.n_groups
+        return int((self.index >= 0).sum()) == self.n_groups
 
     @cached_property
     def _in_order(self) -> bool:
@@ -99,13 +99,25 @@ class Decays:
         return bool((self.index[: self.n_groups] == torch.arange(self.n_groups)).all()) and self.single
 
     @cached_property
-    def _runs(self) -> list[tuple[int, int]]:
-        """Where decays are numbered as their weights are, first weight and end of each run of them; else empty."""
-        if not self.single or not bool((self.groups == torch.arange(self.n_groups)).all()):
+    def _runs(self) -> list[tuple[int, int, int, int]]:
+        """The index map as runs of equal or of consecutive numbers, if it has few; without the undecayed weights.
+
+        Each is its first weight, its end, its first decay and the number of its decays, one or one a weight.
+        """
+        steps = self.index.diff()
+        turns = [0, *((steps.diff() != 0).nonzero()[:, 0] + 1).tolist()] if len(steps) else []
+        if len(turns) > 4 * MAX_RUNS:
             return []
-        ends = [*((self.decayed.diff() > 1).nonzero()[:, 0] + 1).tolist(), self.n_groups]
-        starts = [0, *ends[:-1]]
-        runs = [(int(self.decayed[i]), int(self.decayed[j - 1]) + 1) for i, j in zip(starts, ends, strict=True)]
+        runs, at, n = [], 0, len(self.index)
+        while at < n:
+            step = int(steps[at]) if at < n - 1 else 2
+            group = int(self.index[at])
+            end = at + 1
+            if step == 0 or (step == 1 and group >= 0):
+                end = next((turn for turn in turns if turn > at), n - 1) + 1
+            if group >= 0:
+                runs.append((at, end, group, end - at if step == 1 else 1))
+            at = end
         return runs if len(runs) <= MAX_RUNS else []
 
     @cached_property
@@ -118,7 +130,11 @@ class Decays:
         if self._in_order:
             return v[..., : self.n_groups]
         if self._runs:
-            return torch.cat([v[..., start:end] for start, end in self._runs], -1)
+            sums = v.new_zeros(*v.shape[:-1], self.n_groups)
+            for start, end, group, count in self._runs:
+                part = v[..., start:end]
+                sums[..., group : group + count] += part if count == end - start else part.sum(-1, keepdim=True)
+            return sums
         v = v[..., self.decayed]
         sums = v.new_zeros(*v.shape[:-1], self.n_groups)
         return sums.index_add_(-1, self.groups, v)
@@ -128,10 +144,9 @@ class Decays:
         if self._in_order:
             return pad(a, (0, len(self.index) - self.n_groups))
         if self._runs:
-            spread, at = a.new_zeros(*a.shape[:-1], len(self.index)), 0
-            for start, end in self._runs:
-                spread[..., start:end] = a[..., at : at + end - start]
-                at += end - start
+            spread = a.new_zeros(*a.shape[:-1], len(self.index))
+            for start, end, group, count in self._runs:
+                spread[..., start:end] = a[..., group : group + count]
             return spread
         return pad(a, (1, 0)).index_select(-1, self._from_one)
 

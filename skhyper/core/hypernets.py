@@ -192,7 +192,7 @@ class ModuleHypernet(Hypernet):
 
 
 def multilayer(decays: Decays, hidden: int, generator: torch.Generator) -> ModuleHypernet:
-    """One hidden layer of tanh units, whose derivative is as smooth as the best response; its output layer starts small."""
+    """One hidden layer of tanh units, as smooth as the best response; its output layer starts small."""
     first, last = nn.Linear(decays.n_groups, hidden), nn.Linear(hidden, len(decays.index))
     with torch.no_grad():
         for layer, size in ((first, 1.0), (last, 0.01)):

@@ -23,10 +23,11 @@ from .training import Trainer
 from .walk import Pace, Walk
 
 FIRST_ALPHA = 0.2  # times the outer loss of constant outputs
-LENGTH = 1.5  # epochs of a stage at most,
-PATIENCE = 0.2  # and those without a lower held-out loss after which it ends, of the epochs of a plain fit
+LENGTH = 1.0  # epochs of a stage at most,
+PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
-REFIT_SHARE = 0.5  # epochs of the final steps on all rows, of those that the chosen weights took
+LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
+FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -94,7 +95,7 @@ def hyper_train(
 
 def global_decays(decays: Decays) -> Decays:
     """One decay for all weights that have one."""
-    return Decays(torch.where(decays.index >= 0, 0, -1))
+    return Decays((decays.index < 0).to(torch.int32).neg_())
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
@@ -211,7 +212,10 @@ class _HyperTraining:
         per_epoch = trainer.steps_per_epoch / response.interval
         limit = min(self.journal.budget.max_iter, max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch)))
         patience = PATIENCE * recipe.max_epochs if recipe.patience is None else recipe.patience
-        pace = replace(plan.pace, patience=max(5, math.ceil(patience * per_epoch)))
+        # Finer decays begin where the weights have answered to the global one.
+        settling = plan.pace.settling if hyper.offsets is None else 0
+        patience = max(5, math.ceil(patience * per_epoch))
+        pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * LATEST)
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         self.stage, self.end = (name, count, tau), Stage()
         self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
@@ -236,6 +240,9 @@ class _HyperTraining:
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
             end.stop_reason = StopReason.FULL_LENGTH
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
+        if snapshot.hyper.offsets is None:
+            # Weights are best before they memorise; what decay keeps them from it is known later.
+            snapshot = replace(snapshot, hyper=walk.hyper)
         problem = self.problem
         judging = response.judged_by(replace(response.problem, validation=problem.validation))
         curve = judging.curve(snapshot.state, snapshot.hyper)
@@ -247,7 +254,7 @@ class _HyperTraining:
             raise OutOfBudget(end.stop_reason)
 
 
-def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget, share: float = REFIT_SHARE) -> Trained:
+def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Trained:
     """More steps on all rows (a problem of one fold) from a snapshot's weights, at its decays.
 
     The decays of a network belong to weights of one initialisation, and to where training has brought them: so the
@@ -263,7 +270,7 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget, share:
     s2 = decays.scale(w)
     state = trainer.start(done, w)
     losses: list[float] = []
-    for _ in range(math.ceil(share * done)):
+    for _ in range(math.ceil(FURTHER * done)):
         decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
         state, loss = trainer.run(state, decay, trainer.steps_per_epoch)
         losses.append(float(loss))

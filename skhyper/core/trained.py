@@ -17,8 +17,8 @@ from .algorithms.base import Response
 from .cg import Solution, conjugate_gradients
 from .decays import Hyper
 from .problem import NetworkProblem
-from .result import Curve, Evaluation
 from .recipe import Moments
+from .result import Curve, Evaluation
 from .training import Rows, State, Trainer
 
 FEWEST, MOST = 60, 150  # hypergradients in as many epochs as a plain fit may take,
@@ -73,7 +73,7 @@ class TrainedResponse(Response):
         return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
-        """With weights of its own; the moments remain those of the run, which are as good for what they are used for."""
+        """With weights of its own; the moments remain those of the run, which do as well."""
         progress: Progress = evaluation.state
         training = progress.training._replace(w=evaluation.w.clone())
         return evaluation._replace(w=training.w, state=progress._replace(training=training, memory=None))
@@ -216,9 +216,7 @@ class System:
         """Conjugate gradients, the diagonal as preconditioner."""
         v, scaled = v.to(self.diagonal), torch.empty_like(self.diagonal)
         needed = torch.full_like(v[:, 0], tol)
-        return conjugate_gradients(
-            self.product, lambda r: torch.div(r, self.diagonal, out=scaled), v, needed, max_iter
-        )
+        return conjugate_gradients(self.product, lambda r: torch.div(r, self.diagonal, out=scaled), v, needed, max_iter)
 
 
 def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor) -> Tensor:

@@ -33,11 +33,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The training rows of every fold, next to each other: (K, n_train, ...), padded with rows of weight zero."""
+    """Some rows of every fold by number, padded with rows of weight zero."""
 
-    x: Tensor
+    x: Tensor  # all rows, (n, p) or (K, n, p)
     y: Tensor
-    c: Tensor
+    index: Tensor  # (K, n_rows)
+    c: Tensor  # weights, (K, n_rows)
     counts: tuple[int, ...]  # rows of each fold without padding
 
     @classmethod
@@ -54,44 +55,39 @@ class Rows:
     def _where(cls, problem: NetworkProblem, weights: Tensor) -> "Rows":
         counts = tuple((weights > 0).sum(-1).tolist())
         index = (weights > 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, : max(counts)]
-        fold = torch.arange(len(weights))[:, None]
-        x, y = rows_of(problem.design), problem.y
-        return cls(
-            x[index] if x.ndim == 2 else x[fold, index],
-            y[index] if y.ndim == 2 else y[fold, index],
-            weights.gather(-1, index),
-            counts,
-        )
+        return cls(rows_of(problem.design), problem.y, index, weights.gather(-1, index), counts)
 
     @property
     def n_rows(self) -> int:
         """Rows of the largest fold."""
         return self.c.shape[-1]
 
-    def take(self, index: Tensor) -> Batch:
-        """Rows by number, (K, b)."""
-        if len(index) == 1:
-            i = index[0]
-            return Batch(*(part[0].index_select(0, i)[None] for part in (self.x, self.y, self.c)))
-        fold = torch.arange(len(index))[:, None]
-        return Batch(self.x[fold, index], self.y[fold, index], self.c[fold, index])
-
-    def everything(self) -> Batch:
-        """All rows."""
-        return Batch(self.x, self.y, self.c)
+    def take(self, which: Tensor) -> Batch:
+        """The rows with these of the numbers, (K, b)."""
+        return self._gather(self.index.gather(-1, which), self.c.gather(-1, which))
 
     def parts(self, n: int) -> Iterator[Batch]:
         """All rows, at most n at a time."""
-        for start in range(0, self.n_rows, n):
-            yield Batch(*(part[:, start : start + n] for part in (self.x, self.y, self.c)))
+        for index, c in zip(self.index.split(n, -1), self.c.split(n, -1), strict=True):
+            yield self._gather(index, c)
+
+    def _gather(self, index: Tensor, c: Tensor) -> Batch:
+        return Batch(_rows(self.x, index), _rows(self.y, index), c)
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """At most n rows drawn from each fold's, their weights scaled up to the fold's total."""
         if self.n_rows <= n:
-            return self.everything()
+            return self._gather(self.index, self.c)
         drawn = torch.rand(self.c.shape, generator=generator, dtype=torch.float64)
         batch = self.take((drawn + (self.c == 0)).argsort(dim=-1)[:, :n])
         return batch._replace(c=batch.c * (self.c.sum(-1) / batch.c.sum(-1))[:, None])
+
+
+def _rows(part: Tensor, index: Tensor) -> Tensor:
+    """The rows (K, b) of (n, ...) or (K, n, ...)."""
+    if len(index) == 1:
+        return part.reshape(-1, *part.shape[-1:]).index_select(0, index[0])[None]
+    return part[index] if part.ndim == 2 else part[torch.arange(len(index))[:, None], index]
 
 
 class State(NamedTuple):

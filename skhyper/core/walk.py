@@ -32,8 +32,17 @@ class Pace:
         Steps after which their length is half of that; it falls as 1 / (1 + t / halving).
     warm_up : int
         Evaluations before the first step.
+    settling : int
+        Evaluations without progress before the first step: hypergradients of weights that are still on their way say
+        what they lack, and that is less decay. 0: the warm-up alone.
+    latest : float
+        Evaluations after which steps begin anyway.
     patience : int
-        Evaluations without a new lowest smoothed objective after which a walk ends.
+        Evaluations without a new lowest smoothed objective after which weights go back to the best ones, with the
+        hyperparameters as they are by then: what the weights have memorised since is undone, what the hyperparameters
+        have learnt from it is kept.
+    returns : int
+        How often; then a walk ends.
     smoothing : float
         Share of a new objective in the smoothed one.
     explosion : float
@@ -43,7 +52,10 @@ class Pace:
     step: float = 0.25
     halving: float = 25.0
     warm_up: int = 5
+    settling: int = 4
+    latest: float = math.inf
     patience: int = 40
+    returns: int = 3
     smoothing: float = 0.3
     explosion: float = 3.0
 
@@ -75,6 +87,9 @@ class Walk(Proposals):
     _since: int = field(default=0, init=False)
     _scale: float = field(default=1.0, init=False)
     _roll_backs: int = field(default=0, init=False)
+    _moving: bool = field(default=False, init=False)
+    _returns: int = field(default=0, init=False)
+    _returning: bool = field(default=False, init=False)
     _smoothed: float = field(default=math.inf, init=False)
     _lowest: float = field(default=math.inf, init=False)
     _first: float = field(default=math.nan, init=False)
@@ -83,7 +98,6 @@ class Walk(Proposals):
         size = self._pack(self.hyper)
         self._mean, self._square = torch.zeros_like(size), torch.zeros_like(size)
         self._steps = 0
-        self._kept: tuple[Hyper, Any] = (self.hyper, None)
 
     def propose(self) -> Hyper | None:
         """Where the last step led."""
@@ -92,26 +106,29 @@ class Walk(Proposals):
     def observe(self, evaluation: Evaluation, accuracy: float = 0.0) -> None:
         """Take a step, or go back to the best weights where the loss has exploded."""
         value = self.objective.value(evaluation.value, evaluation.hyper.offsets)
-        gradient = self._pack(self.objective.gradient(evaluation))
+        gradient = self._pack(self.objective.gradient(evaluation)).to(self._mean)
         self._n += 1
         if self._diverged(value, gradient):
             self._roll_back()
             return
         self._follow(value)
-        if self._n > self.pace.warm_up:
+        if self._settled():
             self._step(gradient)
-        if self._since >= self.pace.patience:
-            self.stop_reason = StopReason.NO_PROGRESS
+        self._returning = self._since >= self.pace.patience
+        if self._returning:
+            self._returns, self._since, self._smoothed = self._returns + 1, 0, self._lowest
+            self.stop_reason = StopReason.NO_PROGRESS if self._returns > self.pace.returns else None
 
     def resume(self) -> None:
         """Go on where patience had run out."""
         if self.stop_reason is not None:
-            self.stop_reason, self._since = None, 0
+            self.stop_reason, self._since, self._returns = None, 0, 0
 
     def start(self, best: Evaluation, last: Evaluation) -> Any:
-        """Training goes on where it is; after a divergence, from the best weights."""
+        """Training goes on where it is; after a divergence or without progress, from the best weights."""
         value = self.objective.value(last.value, last.hyper.offsets)
-        return best.state if self._diverged(value, last.gradient.log_alpha) else last.state
+        diverged = self._diverged(value, last.gradient.log_alpha)
+        return best.state if diverged or self._returning else last.state
 
     def _diverged(self, value: float, gradient: Tensor) -> bool:
         if not math.isfinite(value) or not bool(gradient.isfinite().all()):
@@ -134,6 +151,13 @@ class Walk(Proposals):
         waiting = self._n <= self.pace.warm_up or self._smoothed < self._lowest
         self._since = 0 if waiting else self._since + 1
         self._lowest = min(self._lowest, self._smoothed)
+
+    def _settled(self) -> bool:
+        """Whether the weights have answered to the first decays; then once and for all."""
+        settled = self._since >= self.pace.settling or self._n > self.pace.latest
+        if not self._moving and self._n > self.pace.warm_up and settled:
+            self._moving, self._since = True, 0
+        return self._moving
 
     def _step(self, gradient: Tensor) -> None:
         self._steps += 1
