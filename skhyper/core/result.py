@@ -18,6 +18,7 @@ class StopReason(Enum):
 
     CONVERGED = "The hypergradient is below its tolerance."
     NO_PROGRESS = "The outer loss no longer falls by more than its tolerance."
+    SCANNED = "The best alpha lies between others that were tried."
     AT_BOUND = "The best hyperparameters lie on a bound of the search; widen alpha_bounds if that is not meant."
     MAX_ITER = "The maximum number of hyperparameter steps was reached; raise max_iter to go on."
     FULL_LENGTH = "Training has its full length, which follows from the network's max_iter."

@@ -2,7 +2,8 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..boundary import check_weights, refuse_unreadable, to_tensor, torch_session
 from ..core.noise.likelihood import NoiseModel
 from ..core.noise.predictor import Predictor, members_waves
-from ..core.noise.procedure import Fit, Holding, State, begin, run
+from ..core.noise.procedure import Fit, Holding, State, begin, run, run_alphas
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
 from ..core.noise.training import Model, Record, Settings
@@ -261,30 +262,51 @@ class BaseHypernet(BaseEstimator, ABC):
         self, encoded: Encoded, settings: Settings, holding: Holding, again: bool, keep_optimizer: bool = False
     ) -> None:
         """Train, and store what was learnt."""
+        n = len(encoded.data.x) - encoded.n_given
+        with torch_session():
+            generator, model, state = self._begin(encoded, again)
+            optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
+            with torch_session(_work(model, state, settings)):
+                rows = model, state, encoded.data, holding, settings
+                fit = run(*rows, generator, self._like(), self._watch(), optimizer)
+        self._store(model, fit, settings, n, again, keep_optimizer)
+
+    def _fit_alphas(self, X: Any, y: Any, sample_weight: Any, alphas: Sequence[float]) -> list[Self]:
+        """A fitted copy for each alpha, trained as one batch: all start alike and hold out the same rows."""
+        encoded = self._encode(X, y, sample_weight, None, None, reset=True)
+        settings = resolve_settings(self, encoded.small, len(encoded.data.x))
+        holding = Holding(self._held_out_share(encoded))
+        with torch_session():
+            generator, model, state = self._begin(encoded, again=False)
+            with torch_session(len(alphas) * _work(model, state, settings)):
+                rows = model, state, encoded.data, holding, settings
+                fits = run_alphas(*rows, alphas, generator, self._like(), self._watch())
+        fitted = []
+        for alpha, fit in zip(alphas, fits, strict=True):
+            one = copy(self).set_params(alpha=alpha)
+            one._store(model, fit, settings, len(encoded.data.x), again=False, keep_optimizer=False)
+            fitted.append(one)
+        return fitted
+
+    def _begin(self, encoded: Encoded, again: bool) -> tuple[torch.Generator, Model, State]:
+        """Random numbers, the model, and where its training starts."""
         data = encoded.data
-        n = len(data.x) - encoded.n_given
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if again:
-            seed = (seed + 7919 * self.t_) % (2**31 - 1)
+            generator = torch.Generator().manual_seed((seed + 7919 * self.t_) % (2**31 - 1))
+            return generator, self._model, load_state(self._state)
         generator = torch.Generator().manual_seed(seed)
-        with torch_session():
-            if again:
-                model, state = self._model, load_state(self._state)
-            else:
-                own = Data(*(values[:n] for values in data))
-                model = Model(
-                    resolve_network(self, data.x.shape[1], self._noise_model(data.y.shape[1])),
-                    self._noise_model(data.y.shape[1]),
-                )
-                scaling = SCALINGS[self.preprocessing](own.x, own.weight)
-                state = begin(model, self.n_estimators, self.n_samples, scaling, self._target_scaling(own), generator)
-                self.t_ = 0
-            like = torch.empty(0, dtype=getattr(torch, self.dtype), device=resolve_device(self.device))
-            optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
-            work = model.network.n_weights * len(state.flat) * settings.n_draws * settings.batch_size
-            with torch_session(work):
-                fit = run(model, state, data, holding, settings, generator, like, self._watch(), optimizer)
-        self._store(model, fit, settings, n, again, keep_optimizer)
+        own = Data(*(values[: len(data.x) - encoded.n_given] for values in data))
+        noise = self._noise_model(data.y.shape[1])
+        model = Model(resolve_network(self, data.x.shape[1], noise), noise)
+        scaling = SCALINGS[self.preprocessing](own.x, own.weight)
+        self.t_ = 0
+        state = begin(model, self.n_estimators, self.n_samples, scaling, self._target_scaling(own), generator)
+        return generator, model, state
+
+    def _like(self) -> torch.Tensor:
+        """Of the precision and on the device of the training."""
+        return torch.empty(0, dtype=getattr(torch, self.dtype), device=resolve_device(self.device))
 
     def _store(self, model: Model, fit: Fit, settings: Settings, n: int, again: bool, keep_optimizer: bool) -> None:
         self._model, self._state = model, dump_state(fit.state)
@@ -321,3 +343,8 @@ class BaseHypernet(BaseEstimator, ABC):
             )
 
         return say
+
+
+def _work(model: Model, state: State, settings: Settings) -> float:
+    """Multiplications of a step, roughly."""
+    return float(model.network.n_weights * len(state.flat) * settings.n_draws * settings.batch_size)

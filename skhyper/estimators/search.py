@@ -3,6 +3,7 @@
 import pickle
 import time
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -17,6 +18,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.registry import adapter_for
+from ..adapters.self_trained import SelfTrainedAdapter
 from ..adapters.task import Target, Task, make_task
 from ..adapters.unwrap import unwrap
 from ..algorithms import NAMES, Algorithm, resolve
@@ -27,17 +29,19 @@ from ..core.loop import Budget
 from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
-from ..core.result import Result, Snapshot
+from ..core.result import Record, Result, Snapshot, StopReason
 from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
 from .guarding import guard_search
+from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
 from .plan import EXPONENTS, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .response import check_alphas, interpolate, moved_estimator, response_curve
 from .scaling import keep_decays
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
+from .self_trained import refit_self_trained, refuse_settings, scan, scanned_curve, score_folds, stage_columns
 from .splits import resolve_cv, split_rows
 
 
@@ -70,12 +74,18 @@ class HyperTrainingSearchCV(BaseSearchCV):
     with few fitted numbers (alpha, q): q = 2 is ridge, q = 1 the (group) Lasso; then, where asked for, free decays
     around it. Row 0 is left only for a clear gain over the folds.
 
+    The one alpha of HypernetRegressor and HypernetClassifier is scanned instead: each fold trains several alphas as
+    members of one batch, decades around the estimator's own, further ones while the best is at an end, and half decades
+    beside the best. Held-out likelihood decides, or the score that `scoring` names; the best alpha is fitted to all
+    rows by the estimator itself. Then `granularity`, `algorithm`, `exponent` and `shrinkage` stay as they are.
+
     Parameters
     ----------
     estimator : estimator
         Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
-        TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor or MLPClassifier, alone, at the
-        end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth.
+        TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor, MLPClassifier, HypernetRegressor
+        or HypernetClassifier, alone, at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty
+        must be smooth.
     granularity : {"auto", "global", "layer", "output", "feature", "weight"}, default="auto"
         Which weights share a decay: all; those of a layer; those of an output; those of a feature, for all outputs;
         none. "auto" is "feature". In a neural network an output is a unit of any layer, a feature is what a unit
@@ -107,11 +117,12 @@ class HyperTrainingSearchCV(BaseSearchCV):
         Outer folds that rerun the whole search for `guard_score_`. "auto": the folds of `cv`, if free decays are
         fitted; None: no guard.
     max_iter : int, default=200
-        Most hypergradient steps of a stage. The length of a neural network's training follows from its own max_iter.
+        Most hypergradient steps of a stage, or alphas of a scan. The length of a neural network's training follows from
+        its own max_iter.
     tol : float, default=1e-6
         Hypergradient at which a stage ends, in units of the log of a squared loss or of the loss itself.
     time_limit : float or None, default=None
-        Seconds after which the best model so far is kept.
+        Seconds after which the best model so far is kept; a batch of alphas that is being trained is finished first.
     n_jobs : int or None, default=None
         Folds preprocessed, and guard folds run, at once.
     random_state : int, RandomState instance or None, default=None
@@ -149,7 +160,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         Evaluations, each of them, and why the search ended.
     hypergradient_error_ : float
         Relative residual of the adjoint equation at the chosen row. For neural networks the relative error of the
-        hypergradient against one by many steps of conjugate gradients at the same weights.
+        hypergradient against one by many steps of conjugate gradients at the same weights; nan after a scan.
     hypergradient_cosine_ : float
         The cosine of these two; for neural networks only.
     response_range_ : tuple of (float, float)
@@ -270,13 +281,17 @@ class HyperTrainingSearchCV(BaseSearchCV):
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, self.max_iter)
         job = self._check(X, y, params)
         watch = Watch(self, X, y, self.verbose)
-        with torch_session(_work(job)):
-            task = self._encode(job, job.splits)
-            algorithm = self._resolve(task.encoding.problem)
-            plan = self._plan(task)
-            result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
-            self._finish(job, task, algorithm, result, plan, budget)
-        self._store_guard(guard_search(self, job, bool(plan.taus), budget))
+        if isinstance(job.target.adapter, SelfTrainedAdapter):
+            self._scan(job, budget, watch)
+            self._store_guard(guard_search(self, job, False, budget))
+        else:
+            with torch_session(_work(job)):
+                task = self._encode(job, job.splits)
+                algorithm = self._resolve(task.encoding.problem)
+                plan = self._plan(task)
+                result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
+                self._finish(job, task, algorithm, result, plan, budget)
+            self._store_guard(guard_search(self, job, bool(plan.taus), budget))
         self.total_time_ = budget.seconds
         watch.end()
         return self
@@ -334,6 +349,24 @@ class HyperTrainingSearchCV(BaseSearchCV):
             self._refit(job, algorithm, result, budget)
         self._store(job, result, plan)
 
+    def _scan(self, job: Job, budget: Budget, watch: Watch) -> None:
+        """The alpha of an estimator that trains itself: scan, score, refit, store."""
+        refuse_settings(self)
+        scanned = scan(self, job, budget, watch)
+        out = score_folds(job, scanned, self.return_train_score)
+        self._format(job, out, [scanned.alpha], stage_columns(scanned))
+        if not self.multimetric_ or self.refit:
+            self._keep(job, 0)
+        if self.refit:
+            start = time.perf_counter()
+            self.best_estimator_ = refit_self_trained(job, scanned)
+            self.refit_time_ = time.perf_counter() - start
+            self._names()
+        self.alphas_, self._feature_decays = {"all": scanned.alpha}, None
+        self._store_run(job, scanned.journal.records, scanned.stop_reason)
+        if hasattr(self, "best_index_"):
+            self._store_choice(scanned_curve(scanned), 2.0, 0.0, 1, np.nan)
+
     def _tune(self, task: Task, algorithm: Any, plan: Any, budget: Budget, watch: Watch) -> Result:
         """The stages of the search."""
         if not isinstance(task.encoding.problem, NetworkProblem):
@@ -353,7 +386,7 @@ class HyperTrainingSearchCV(BaseSearchCV):
         params = _check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
         check_fit_params(target, routed.estimator.fit)
-        network = isinstance(target.adapter, NetworkAdapter)
+        network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
         splits = split_rows(cv, X, y, routed.splitter.split)
@@ -411,14 +444,17 @@ class HyperTrainingSearchCV(BaseSearchCV):
         """`cv_results_`, with GridSearchCV's keys."""
         n_iter = len(result.history)
         out = score_snapshots(task, result, job.splits, job.scoring, train=self.return_train_score, n_iter=n_iter)
+        self._format(job, out, [self._alpha(row) for row in result.snapshots], row_columns(result, plan.taus))
+
+    def _format(self, job: Job, out: list[dict[str, Any]], alphas: list[float], columns: dict[str, list[Any]]) -> None:
+        """`cv_results_` from the scores of every row and fold."""
         first = out[0]["test_scores"]
         self.multimetric_ = isinstance(first, dict)
         if callable(self.scoring) and self.multimetric_:
             self._check_refit_for_multimetric(first)
-        adapter = job.target.adapter
-        candidates = [{job.target.parameter: adapter.value(self._alpha(row))} for row in result.snapshots]
+        candidates = [{job.target.parameter: job.target.adapter.value(alpha)} for alpha in alphas]
         self.n_splits_ = len(job.splits)
-        self.cv_results_ = self._format_results(candidates, self.n_splits_, out, row_columns(result, plan.taus))
+        self.cv_results_ = self._format_results(candidates, self.n_splits_, out, columns)
 
     def _select(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
         """The row to keep: by the paired rule, unless one was asked for."""
@@ -426,13 +462,19 @@ class HyperTrainingSearchCV(BaseSearchCV):
             return
         metric = self.refit if self.multimetric_ else job.metric
         if callable(self.refit):
-            self.best_index_ = self._select_best_index(self.refit, metric, self.cv_results_)
+            index = self._select_best_index(self.refit, metric, self.cv_results_)
         elif isinstance(self.shrinkage, Real) or (isinstance(self.exponent, Real) and not plan.taus):
-            self.best_index_ = len(result.snapshots) - 1
+            index = len(result.snapshots) - 1
         elif isinstance(task.encoding.problem, NetworkProblem):
-            self.best_index_ = choose_row(task.encoding.problem, result, self._seed)
+            index = choose_row(task.encoding.problem, result, self._seed)
         else:
-            self.best_index_ = self._choose(self._losses(job, task, result, plan, metric), plan)
+            index = self._choose(self._losses(job, task, result, plan, metric), plan)
+        self._keep(job, index)
+
+    def _keep(self, job: Job, index: int) -> None:
+        """A row of `cv_results_` as the one to keep."""
+        metric = self.refit if self.multimetric_ else job.metric
+        self.best_index_ = index
         if not callable(self.refit):
             means = self.cv_results_[f"mean_test_{metric}"]
             self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
@@ -471,27 +513,39 @@ class HyperTrainingSearchCV(BaseSearchCV):
         self.alphas_ = dict(zip(task.decay_names, decays.tolist(), strict=False))
         self._feature_decays = task.feature_decays(decays)
         self.refit_time_ = time.perf_counter() - start
+        self._names()
+
+    def _names(self) -> None:
+        """Names of the features, where the estimator has them."""
         if hasattr(self.best_estimator_, "feature_names_in_"):
             self.feature_names_in_ = self.best_estimator_.feature_names_in_
 
-    def _store(self, job: Job, result: Result, plan: Plan) -> None:
-        """What the search learnt, in plain types."""
+    def _store_run(self, job: Job, history: Sequence[Record], reason: StopReason) -> None:
+        """Who judged, every evaluation, and why there were no more."""
         scorers = job.scoring.scorer
         self.scorer_ = getattr(scorers, "_scorers", scorers) if self.multimetric_ else scorers
-        self.history_ = as_columns(result.history)
-        self.n_iter_ = len(result.history)
-        self.stop_reason_ = result.stop_reason.value
+        self.history_ = as_columns(tuple(history))
+        self.n_iter_ = len(history)
+        self.stop_reason_ = reason.value
+
+    def _store_choice(self, curve: Any, exponent: float, shrinkage: float, n_fitted: int, error: float) -> None:
+        """What was fitted to held-out rows, and the loss along alpha."""
+        self._curve = curve
+        self.response_range_ = tuple(np.exp(curve[0][[0, -1]]).tolist())
+        self.exponent_, self.shrinkage_ = exponent, shrinkage
+        self.n_hyperparameters_, self.hypergradient_error_ = n_fitted, error
+
+    def _store(self, job: Job, result: Result, plan: Plan) -> None:
+        """What the search learnt, in plain types."""
+        self._store_run(job, result.history, result.stop_reason)
         if result.checkpoint is not None:
             self._checkpoint, self._splits = pickle.dumps(result.checkpoint), job.splits
             self._n_rows = len(job.y)
         if hasattr(self, "best_index_"):
-            self._curve = response_curve(result, self.best_index_)
-            self.response_range_ = tuple(np.exp(self._curve[0][[0, -1]]).tolist())
             chosen = result.snapshots[self.best_index_]
-            self.exponent_ = float(chosen.hyper.exponent)
-            self.shrinkage_ = self.cv_results_["shrinkage"][self.best_index_]
-            self.n_hyperparameters_ = chosen.n_hyperparameters
-            self.hypergradient_error_ = chosen.error
+            curve, shrinkage = response_curve(result, self.best_index_), self.cv_results_["shrinkage"][self.best_index_]
+            exponent = float(chosen.hyper.exponent)
+            self._store_choice(curve, exponent, shrinkage, chosen.n_hyperparameters, chosen.error)
             if chosen.cosine is not None:
                 self.hypergradient_cosine_ = chosen.cosine
 

@@ -1,6 +1,6 @@
 """The fit as a whole: scale, hold out, train all members, calibrate on what was held out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,8 +128,30 @@ def run(
     optimizer : moments and number of steps, or None
         Where an earlier run ended.
     """
+    alphas = [settings.alpha]
+    (fit,) = run_alphas(model, state, data, holding, settings, alphas, generator, like, watch, optimizer)
+    return fit
+
+
+def run_alphas(
+    model: Model,
+    state: State,
+    data: Data,
+    holding: Holding,
+    settings: Settings,
+    alphas: Sequence[float],
+    generator: torch.Generator,
+    like: Tensor,
+    watch: Watch = lambda record: None,
+    optimizer: tuple[Tensor, Tensor, int] | None = None,
+) -> list[Fit]:
+    """Train a copy of `state` for each of some alphas, in the place of the settings' own, all as one batch.
+
+    The copies start from the same weights and hold out the same rows; the other parameters are those of `run`.
+    """
     categorical = isinstance(model.noise, Categorical)
-    train_rows, held_rows = holding.rows(data, len(state.flat), categorical, generator)
+    m, copies = len(state.flat), len(alphas)
+    train_rows, held_rows = holding.rows(data, m, categorical, generator)
     weight = data.weight / data.weight.mean()
     rows = Rows(*(v.to(like) for v in (state.x_scaling(data.x), state.y_scaling(data.y), weight)))
     n_train = float(data.weight.sum() * train_rows.shape[1] / len(data.x))
@@ -139,22 +161,38 @@ def run(
     trainer = Trainer(
         model,
         rows,
-        train_rows.to(device),
-        None if held_rows is None else held_rows.to(device),
-        work.waves,
+        train_rows.repeat(copies, 1).to(device),
+        None if held_rows is None else held_rows.repeat(copies, 1).to(device),
+        repeated(work, copies).waves,
         settings,
         noise,
         n_train,
+        torch.tensor(alphas, dtype=torch.float64).repeat_interleave(m),
     )
-    trained = trainer.run(work.flat, watch, optimizer)
-    fitted = work._replace(flat=trained.flat)
-    factor = state.log_factor
+    trained = trainer.run(repeated(work, copies).flat, watch, optimizer)
     # The squared loss knows no sigma: without held-out rows it is that of the training rows.
     judges = train_rows if held_rows is None and isinstance(model.noise, FixedScale) else held_rows
-    if judges is not None:
-        factor = calibrate(model, fitted, rows, judges.to(device)).cpu()
-    back = torch.empty(0, dtype=torch.float64)
-    return Fit(cast(fitted, back)._replace(log_factor=factor), trained.curve, trained.n_rollbacks, trained.optimizer)
+    fits = []
+    for k in range(copies):
+        own = slice(k * m, (k + 1) * m)
+        fitted = work._replace(flat=trained.flat[own])
+        factor = state.log_factor
+        if judges is not None:
+            factor = calibrate(model, fitted, rows, judges.to(device)).cpu()
+        back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
+        first, second, done = trained.optimizer
+        curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
+        fits.append(Fit(back, curve, int(trained.n_rollbacks[own].sum()), (first[own], second[own], done)))
+    return fits
+
+
+def repeated(state: State, copies: int) -> State:
+    """The members several times over."""
+    waves = state.waves
+    if waves is not None:
+        frequencies, phases, amplitudes = (part.repeat(copies, *(1,) * (part.ndim - 1)) for part in waves)
+        waves = frequencies, phases, amplitudes
+    return state._replace(flat=state.flat.repeat(copies, 1), bank=state.bank.repeat(copies, 1, 1), waves=waves)
 
 
 @torch.no_grad()

@@ -115,7 +115,7 @@ class Trained(NamedTuple):
 
     flat: Tensor  # (M, P)
     curve: list[Record]
-    n_rollbacks: int
+    n_rollbacks: Tensor  # (M,)
     optimizer: tuple[Tensor, Tensor, int]  # moments and number of steps, where another run may go on
 
 
@@ -131,12 +131,14 @@ class Trainer:
     settings: Settings
     generator: torch.Generator
     n_effective: float  # n of the prior: the sum of the training rows' weights
+    alphas: Tensor | None = None  # (M,), of the members, in the place of the settings' one
 
     def __post_init__(self) -> None:
         layout, like = self.model.layout, self.rows.x
         self.layout = layout
         self.rates = layout.spread("rate").to(like)
-        self.decay = layout.spread("precision").to(like) * (self.settings.alpha / self.n_effective)
+        alphas = torch.tensor([self.settings.alpha], dtype=torch.float64) if self.alphas is None else self.alphas
+        self.decay = layout.spread("precision").to(like) * (alphas.to(like)[:, None] / self.n_effective)  # (1 or M, P)
         self.packed = torch.cat([self.rows.x, self.rows.y, self.rows.weight[:, None]], 1)
         self.widths = [self.rows.x.shape[1], self.rows.y.shape[1], 1]
         n_train = self.train_rows.shape[1]
@@ -190,7 +192,7 @@ class Trainer:
 
     def penalty(self, flat: Tensor) -> Tensor:
         """Minus the log prior of each member over n, (M,)."""
-        return 0.5 * self.decay @ flat.square().T
+        return 0.5 * (self.decay * flat.square()).sum(1)
 
     def held_out_loss(self, flat: Tensor, z: Tensor) -> Tensor:
         """Negative log marginal likelihood of each member's held-out rows, (M,)."""
@@ -286,7 +288,7 @@ class Walk:
     best_loss: Tensor  # (M,)
     factor: Tensor  # (M, 1), of the learning rate
     total: Tensor  # (M,), losses since the last evaluation
-    n_rollbacks: int = 0
+    n_rollbacks: Tensor  # (M,)
 
     @classmethod
     def begin(cls, start: Tensor, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
@@ -295,7 +297,8 @@ class Walk:
         m = len(start)
         losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
         flat = start.clone().requires_grad_()
-        return cls(flat, first, second, done, start.clone(), losses, factor, start.new_zeros(m))
+        count = torch.zeros(m, dtype=torch.int64, device=start.device)
+        return cls(flat, first, second, done, start.clone(), losses, factor, start.new_zeros(m), count)
 
     def settle(self, held: Tensor, judged: bool) -> None:
         """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
@@ -308,7 +311,7 @@ class Walk:
         self.total = torch.zeros_like(self.total)
         lost = ~sound
         if bool(lost.any()):
-            self.n_rollbacks += int(lost.sum())
+            self.n_rollbacks += lost
             self.flat[lost] = self.best[lost]
             self.first[lost], self.second[lost] = 0.0, 0.0
             self.factor[lost] *= ROLLBACK_RATE
