@@ -10,17 +10,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import _fit_context, clone, is_classifier
+from sklearn.base import _fit_context, is_classifier
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from ..adapters.network import NetworkAdapter
-from ..adapters.registry import adapter_for
 from ..adapters.self_trained import SelfTrainedAdapter
 from ..adapters.task import Target, Task, make_task
-from ..adapters.unwrap import unwrap
 from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
@@ -33,13 +31,13 @@ from ..core.result import Record, Result, Snapshot, StopReason
 from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose
 from ..guard import Guard
 from .checks import check_data, check_fit_params
+from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
 from .plan import EXPONENTS, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
-from .response import check_alphas, interpolate, moved_estimator, response_curve
-from .scaling import keep_decays
+from .response import response_curve
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
 from .self_trained import refit_self_trained, refuse_settings, scan, scanned_curve, score_folds, stage_columns
 from .splits import resolve_cv, split_rows
@@ -61,7 +59,7 @@ class Job(NamedTuple):
     twin: str | None
 
 
-class HyperTrainingSearchCV(BaseSearchCV):
+class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
     """Tune L2 decays, as fine as they pay, by the gradient of the held-out loss.
 
     Takes GridSearchCV's place: ``HyperTrainingSearchCV(Ridge())`` for ``GridSearchCV(Ridge(), {"alpha": ...})``. The
@@ -551,81 +549,6 @@ class HyperTrainingSearchCV(BaseSearchCV):
 
     def _store_guard(self, guard: Guard) -> None:
         self.guard_score_, self.guard_scores_, self.guard_reason_ = guard
-
-    def validation_curve(self, alphas):
-        """Held-out loss at other alphas, without any training.
-
-        Parameters
-        ----------
-        alphas : array-like of shape (n_alphas,)
-            Global alphas in the core's unit: the estimator's own alpha, or 1 / C; finer decays move along with it.
-
-        Returns
-        -------
-        losses : ndarray of shape (n_alphas,)
-            Mean outer loss over folds: by the best response for neural networks, interpolated between the points where
-            alpha was tuned for linear models. Outside of `response_range_` it is that of the nearest end, with a
-            warning.
-        """
-        check_is_fitted(self, "response_range_")
-        values = check_alphas(alphas, self.response_range_)
-        return interpolate(self._curve, np.log(values))
-
-    def best_response(self, alpha):
-        """The network at another alpha, without any training.
-
-        Parameters
-        ----------
-        alpha : float
-            Global alpha; finer decays move along with it. Outside of `response_range_` a warning says so.
-
-        Returns
-        -------
-        estimator : estimator
-            `best_estimator_` with its weights moved along their derivative by log alpha.
-
-        Raises
-        ------
-        AttributeError
-            If the search was not refitted.
-        ValueError
-            If the model is linear, where `set_params` and `fit` are exact and fast.
-        """
-        check_is_fitted(self, "best_estimator_")
-        if not hasattr(self, "_moved"):
-            raise ValueError("best_response is for neural networks; fit the linear estimator at this alpha instead.")
-        (value,) = check_alphas(alpha, self.response_range_)
-        (name, tuned), *_ = self.best_params_.items()
-        moved = moved_estimator(self.best_estimator_, self._moved, float(np.log(value / tuned)))
-        return moved.set_params(**{name: float(value)})
-
-    def refit_estimator(self):
-        """An unfitted Pipeline of column scaling and estimator that keeps the tuned decays of features.
-
-        Returns
-        -------
-        pipeline : estimator
-            The user's estimator with the columns scaled before its final step; `fit` on the training rows gives the
-            coefficients of `best_estimator_` times what the columns were divided by, and `clone` keeps the decays.
-            Columns whose decay is infinite are multiplied by zero.
-
-        Raises
-        ------
-        AttributeError
-            If the search was not refitted.
-        ValueError
-            If a feature's weights do not share one decay.
-        """
-        check_is_fitted(self, "best_estimator_")
-        if self._feature_decays is None:
-            raise ValueError(
-                f"refit_estimator needs one decay for each feature, but granularity={self.granularity!r} gives the "
-                "weights of a feature different ones."
-            )
-        adapter = adapter_for(unwrap(self.estimator).estimator)
-        alpha = adapter.alpha(*self.best_params_.values())
-        factors = np.sqrt(alpha / self._feature_decays)
-        return keep_decays(clone(self.estimator).set_params(**self.best_params_), factors)
 
 
 def _work(job: Job) -> float:

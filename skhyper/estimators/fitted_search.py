@@ -1,0 +1,89 @@
+"""What a fitted search answers beside GridSearchCV's methods."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from ..adapters.registry import adapter_for
+from ..adapters.unwrap import unwrap
+from .response import check_alphas, interpolate, moved_estimator
+from .scaling import keep_decays
+
+
+class FittedSearch:
+    """The questions that need no training rows: other alphas, and the tuned decays as an estimator of their own."""
+
+    def validation_curve(self, alphas):
+        """Held-out loss at other alphas, without any training.
+
+        Parameters
+        ----------
+        alphas : array-like of shape (n_alphas,)
+            Global alphas in the core's unit: the estimator's own alpha, or 1 / C; finer decays move along with it.
+
+        Returns
+        -------
+        losses : ndarray of shape (n_alphas,)
+            Mean outer loss over folds: by the best response for neural networks, interpolated between the points where
+            alpha was tuned for linear models. Outside of `response_range_` it is that of the nearest end, with a
+            warning.
+        """
+        check_is_fitted(self, "response_range_")
+        values = check_alphas(alphas, self.response_range_)
+        return interpolate(self._curve, np.log(values))
+
+    def best_response(self, alpha):
+        """The network at another alpha, without any training.
+
+        Parameters
+        ----------
+        alpha : float
+            Global alpha; finer decays move along with it. Outside of `response_range_` a warning says so.
+
+        Returns
+        -------
+        estimator : estimator
+            `best_estimator_` with its weights moved along their derivative by log alpha.
+
+        Raises
+        ------
+        AttributeError
+            If the search was not refitted.
+        ValueError
+            If the model is linear, where `set_params` and `fit` are exact and fast.
+        """
+        check_is_fitted(self, "best_estimator_")
+        if not hasattr(self, "_moved"):
+            raise ValueError("best_response is for neural networks; fit the linear estimator at this alpha instead.")
+        (value,) = check_alphas(alpha, self.response_range_)
+        (name, tuned), *_ = self.best_params_.items()
+        moved = moved_estimator(self.best_estimator_, self._moved, float(np.log(value / tuned)))
+        return moved.set_params(**{name: float(value)})
+
+    def refit_estimator(self):
+        """An unfitted Pipeline of column scaling and estimator that keeps the tuned decays of features.
+
+        Returns
+        -------
+        pipeline : estimator
+            The user's estimator with the columns scaled before its final step; `fit` on the training rows gives the
+            coefficients of `best_estimator_` times what the columns were divided by, and `clone` keeps the decays.
+            Columns whose decay is infinite are multiplied by zero.
+
+        Raises
+        ------
+        AttributeError
+            If the search was not refitted.
+        ValueError
+            If a feature's weights do not share one decay.
+        """
+        check_is_fitted(self, "best_estimator_")
+        if self._feature_decays is None:
+            raise ValueError(
+                f"refit_estimator needs one decay for each feature, but granularity={self.granularity!r} gives the "
+                "weights of a feature different ones."
+            )
+        adapter = adapter_for(unwrap(self.estimator).estimator)
+        alpha = adapter.alpha(*self.best_params_.values())
+        factors = np.sqrt(alpha / self._feature_decays)
+        return keep_decays(clone(self.estimator).set_params(**self.best_params_), factors)
