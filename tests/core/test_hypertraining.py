@@ -80,7 +80,7 @@ ORACLES = {
     "implicit": (GaussNewton(interval=20, cg_max_iter=20, horizon=1e4), FULL),
     "unrolled": (Unrolled(n_steps=25, interval=25), SLOW),
     "joint, linear": (Joint(LINEAR[0], interval=20, sample_scale=0.3), SLOW),
-    "joint, low rank": (Joint(LINEAR[1], interval=20, sample_scale=0.3), replace(FULL, descent=Momentum(0.005, 0.9))),
+    "joint, low rank": (Joint(LINEAR[1], interval=40, sample_scale=0.3), replace(FULL, descent=Momentum(0.005, 0.9))),
     "joint, elementwise": (Joint(LINEAR[2], interval=20, sample_scale=0.3), SLOW),
     "joint, fine-tuning": (Joint(LINEAR[2], interval=20, sample_scale=0.3, fine_tuning=5), SLOW),
     "simplified, linear": (Simplified(LINEAR[0], interval=20), SLOW),
