@@ -16,6 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.metrics import log_loss
@@ -208,7 +209,12 @@ def test_loss(fitted, part):
 def report(rows):
     """The text of the tables."""
     order = [name for name in MODELS if name in set(rows["model"])]
-    text = ["# Neural networks", "", "Test loss, mean over random splits.", "", markdown(means(rows)[order]), ""]
+    text = ["# Neural networks", "", "Test loss, mean over the random splits that a model was run on.", ""]
+    text += [markdown(means(rows)[order]), ""]
+    ours_and_base = [name for name in OURS if name in order and BASE in order]
+    ratios = {name: np.exp(log_ratio(rows, name, BASE)[0]) for name in ours_and_base}
+    text += [f"## Test loss over {BASE}'s, geometric mean over the splits of both", ""]
+    text += [markdown(pd.DataFrame(ratios).rename_axis("set"), 3), ""]
     text += ["## Seconds, mean over splits", "", markdown(means(rows, "seconds")[order], 3), ""]
     text += ["## Seconds of CPU (this process alone), mean over splits", ""]
     text += [markdown(means(rows, "cpu_seconds")[order], 3), ""]
