@@ -1,6 +1,7 @@
-"""Proposals that move while weights are trained, told losses and hypergradients; the loop that asks them is elsewhere."""
+"""Proposals that move while weights are trained, told losses and hypergradients; the loop is tested elsewhere."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_without_progress_training_goes_back_and_the_decays_stay_where_they_are(
         places.append(place)
         reasons.append(w.stop_reason)
     assert [i for i, back in enumerate(backs) if back] == [3, 7, 11]
-    assert all(b < a for a, b in zip(places, places[1:], strict=False))
+    assert all(b < a for a, b in pairwise(places))
     assert reasons == [None] * 11 + [StopReason.NO_PROGRESS]
     assert w.propose() is None
 
