@@ -16,6 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.metrics import log_loss
@@ -208,7 +209,12 @@ def test_loss(fitted, part):
 def report(rows):
     """The text of the tables."""
     order = [name for name in MODELS if name in set(rows["model"])]
-    text = ["# Neural networks", "", "Test loss, mean over random splits.", "", markdown(means(rows)[order]), ""]
+    text = ["# Neural networks", "", "Test loss, mean over the random splits that a model was run on.", ""]
+    text += [markdown(means(rows)[order]), ""]
+    ours_and_base = [name for name in OURS if name in order and BASE in order]
+    ratios = {name: np.exp(log_ratio(rows, name, BASE)[0]) for name in ours_and_base}
+    text += [f"## Test loss over {BASE}'s, geometric mean over the splits of both", ""]
+    text += [markdown(pd.DataFrame(ratios).rename_axis("set"), 3), ""]
     text += ["## Seconds, mean over splits", "", markdown(means(rows, "seconds")[order], 3), ""]
     text += ["## Seconds of CPU (this process alone), mean over splits", ""]
     text += [markdown(means(rows, "cpu_seconds")[order], 3), ""]
@@ -229,26 +235,33 @@ def report(rows):
 
 
 def figure(rows, path):
-    """Every search as a point: seconds and test loss relative to the grid's, one panel a set."""
-    import matplotlib
+    """Test loss against seconds of CPU on the first split, one panel a set: what each search has when it is stopped."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    scores, seconds = means(rows), means(rows, "cpu_seconds")
-    fig, axes = plt.subplots(1, len(scores), figsize=(2.6 * len(scores), 3), sharey=True, squeeze=False)
-    for ax, name in zip(axes[0], scores.index, strict=True):
-        for model in [m for m in MODELS if m in scores]:
-            marker, colour = ("o", "C0") if model in OURS else ("s", "C1")
-            y = scores.loc[name, model] / scores.loc[name, BASE]
-            ax.plot(seconds.loc[name, model], min(y, 2), marker, color=colour, ms=4)
-            ax.annotate(model, (seconds.loc[name, model], min(y, 2)), fontsize=4)
-        ax.axhline(1, lw=0.5, color="grey")
-        ax.set(xscale="log", title=name, xlabel="seconds of CPU")
-    axes[0, 0].set_ylabel(f"test loss / {BASE}'s")
-    fig.tight_layout()
-    fig.savefig(path, dpi=110)
-    plt.close(fig)
+    rows = rows[rows["split"] == rows["split"].min()]
+    sets = list(dict.fromkeys(rows["set"]))
+    canvas = Figure(figsize=(11, 3.2 * -(-len(sets) // 3)), layout="constrained")
+    panels = canvas.subplots(-(-len(sets) // 3), 3, squeeze=False).flat
+    handles = {}
+    for axes, name in zip(panels, sets, strict=False):
+        part = rows[rows["set"] == name].set_index("model")
+        base = part.loc[BASE, "score"] if BASE in part.index else 1.0
+        for number, model in enumerate(m for m in MODELS if m in part.index):
+            row = part.loc[model]
+            text = row["curve"].split() if isinstance(row["curve"], str) else []
+            points = [tuple(map(float, point.split(":"))) for point in text] + [(row["cpu_seconds"], row["score"])]
+            seconds, losses = np.array(points).T
+            style = {"marker": "o", "ls": "-"} if model in OURS else {"marker": "s", "ls": "--"}
+            width = 2.2 if model in ("implicit", BASE) else 0.9
+            colour = "black" if model == BASE else f"C{number % 10}"
+            (handles[model],) = axes.plot(seconds, losses / base, ms=3, lw=width, color=colour, **style)
+        axes.axhline(1, lw=0.5, color="grey")
+        axes.set(xscale="log", title=name, xlabel="seconds of CPU", ylim=(None, min(axes.get_ylim()[1], 2.2)))
+    for axes in panels:
+        axes.set_axis_off()
+    canvas.axes[0].set_ylabel(f"test loss / {BASE}'s")
+    canvas.legend(handles.values(), handles, loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+    canvas.savefig(path, dpi=80)
 
 
 def main(argv=None):

@@ -100,11 +100,6 @@ class State(NamedTuple):
     position: int = 0  # rows of this epoch that are done
     epoch: int = 0
 
-    def copy(self) -> "State":
-        """A state that later steps do not write to."""
-        moments = Moments(self.moments.first.clone(), self.moments.second.clone(), self.moments.t)
-        return self._replace(w=self.w.clone(), moments=moments)
-
 
 @dataclass
 class Trainer:

@@ -148,7 +148,7 @@ def test_unrolled_hypergradients_are_those_of_finite_differences(hidden):
 
     def outer(z):
         decay = problem.decays.spread(torch.from_numpy(z).exp()).expand_as(start.training.w)
-        state, _, tape = unrolled_steps(trainer, start.training.copy(), decay, steps, metric)
+        state, _, tape = unrolled_steps(trainer, start.training, decay, steps, metric)
         return state, tape, decay
 
     at = np.zeros(problem.decays.n_groups)

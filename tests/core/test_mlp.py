@@ -1,5 +1,7 @@
 """Multilayer perceptrons: their derivatives against autograd, their training against scikit-learn's."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -132,7 +134,7 @@ def test_a_run_resumes_exactly_from_a_kept_state():
     trainer = Trainer(encoding.problem)
     decay = torch.full((1, encoding.problem.network.n_weights), 0.1, dtype=torch.float64)
     kept, _ = trainer.run(trainer.start(3), decay, 7)
-    copy = kept.copy()
+    copy = deepcopy(kept)
     one, _ = trainer.run(kept, decay, 11)
     two, _ = trainer.run(copy, decay, 11)
     torch.testing.assert_close(one.w, two.w, rtol=0, atol=0)
