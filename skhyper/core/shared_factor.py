@@ -5,7 +5,7 @@ mended by scaling: with G the mean of X_k'X_k and c the geometric mean of all di
 
     M_kt = S_kt (G + diag c) S_kt,    S_kt^2 = (diag G + diag C_kt) / (diag G + c),
 
-costs one Cholesky factor, which serves while c moves little, and leaves a handful of steps. They run in single
+costs one factorised inverse, which serves while c moves little, and leaves a handful of steps. They run in single
 precision; residuals are formed in double precision as far as their accuracy asks for it, so that the solution is as
 accurate as its tolerance says.
 
@@ -23,7 +23,8 @@ from torch import Tensor
 from .cg import conjugate_gradients
 
 MAX_ITER = 200
-DRIFT = 0.5  # mean change of log c after which the factor is renewed
+DRIFT = 0.5  # mean change of log c after which the inverse is renewed
+UNEVEN = 100.0  # ratio of the largest to the least pivot above which it is formed in double precision
 FLOOR = 1e-3  # least addition to the diagonal in the preconditioner, relative to the decay
 SINGLE = 1e-4  # reduction of a residual that single precision is trusted with,
 SINGLE_ERROR = 1e-5  # and the relative error that its products leave in a solution
@@ -63,7 +64,7 @@ class Memory:
     """What one solution leaves to the next: it changes how long a solution takes, never where it ends."""
 
     log_c: Tensor | None = None  # (p,)
-    factor: Tensor | None = None  # of G + diag c, in single precision
+    inverse: Tensor | None = None  # of G + diag c, in single precision: a product is half the work of two solutions
     size: Tensor | None = None  # (K,), norm of the right-hand side
     known: dict[str, Product] = field(default_factory=dict)
 
@@ -148,23 +149,24 @@ class SharedFactor:
         return self._mean_gram.diagonal().clone()
 
     def _preconditioner(self, curvature: Curvature) -> Callable[[Tensor], Tensor]:
-        """r -> M^-1 r in units of the scaled matrices, with the factor renewed where decays have drifted."""
+        """r -> M^-1 r in units of the scaled matrices, with the inverse renewed where decays have drifted."""
         added = torch.maximum(curvature.diagonal, FLOOR * curvature.decays)
         log_c, memory = added.log().mean((0, 1)), self.memory
-        factor = memory.factor
-        if factor is None or memory.log_c is None or float((log_c - memory.log_c).abs().mean()) > DRIFT:
+        inverse = memory.inverse
+        if inverse is None or memory.log_c is None or float((log_c - memory.log_c).abs().mean()) > DRIFT:
             matrix = self._mean_gram / self._unit
             matrix.diagonal().add_(log_c.exp() / self._unit)
             factor, info = torch.linalg.cholesky_ex(matrix.float())
-            if bool(info):
-                factor = torch.linalg.cholesky_ex(matrix)[0].float()
-            memory.log_c, memory.factor, memory.size = log_c, factor, None
+            pivots = factor.diagonal()
+            if bool(info) or float(pivots.max()) > UNEVEN * float(pivots.min()):
+                factor = torch.linalg.cholesky_ex(matrix)[0]
+            inverse = torch.cholesky_inverse(factor).float()
+            memory.log_c, memory.inverse, memory.size = log_c, inverse, None
         assert memory.log_c is not None
         scale = ((self._mean_diagonal + memory.log_c.exp()) / (self._mean_diagonal + added)).sqrt().float()
 
         def precondition(r: Tensor) -> Tensor:
-            columns = (scale * r).flatten(0, 1).mT
-            return scale * torch.cholesky_solve(columns, factor).mT.unflatten(0, r.shape[:2])
+            return scale * ((scale * r).flatten(0, 1) @ inverse).unflatten(0, r.shape[:2])
 
         return precondition
 
