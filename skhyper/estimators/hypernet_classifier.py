@@ -88,7 +88,7 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
         Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
         its probabilities). "auto": from 12 distinct rows on.
     validation_fraction : float or "auto", default="auto"
-        Share of rows in (0, 1) that each member holds out. "auto": a quarter of at most 100 distinct rows, else a tenth.
+        Share of rows in (0, 1) that each member holds out. "auto": a tenth; a quarter of at most 100 distinct rows.
     preprocessing : {"robust", "standard"} or None, default="robust"
         Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
         deviation; None: X as it is.
