@@ -98,7 +98,7 @@ def profile(model, n, seed, X, y):
 
 def run(arguments, path, profiles):
     """Fit what is missing; the seeds are the outer loop."""
-    rows = read(path)
+    rows = read(path).astype({"model": str})  # numbers of rows, which a CSV gives back as integers
     if arguments.report:
         return rows
     for seed in range(arguments.seeds):

@@ -18,7 +18,7 @@ from ..core.noise.training import Settings
 
 # At most this many distinct rows: full batch, and weights equal repeated rows exactly.
 SMALL_ROWS = 100
-SMALL_STEPS = 200
+SMALL_STEPS = 500
 
 # Shares of the rows that each member holds out, and the number of rows below which none are.
 SHARE, SMALL_SHARE = 0.1, 0.25

@@ -97,13 +97,13 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
         power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
-        Passes through the rows. "auto": 200 updates for at most 100 distinct rows, else 200 passes, but no less than
+        Passes through the rows. "auto": 500 updates for at most 100 distinct rows, else 200 passes, but no less than
         6,000 updates (20 for each row, if that is less) and no more than 20,000.
     early_stopping : bool or "auto", default="auto"
         Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
-        its probabilities). "auto": for more than 100 distinct rows.
-    validation_fraction : float, default=0.1
-        Share of rows in (0, 1) that each member holds out.
+        its probabilities). "auto": from 12 distinct rows on.
+    validation_fraction : float or "auto", default="auto"
+        Share of rows in (0, 1) that each member holds out. "auto": a tenth; a quarter of at most 100 distinct rows.
     preprocessing : {"robust", "standard"} or None, default="robust"
         Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
         deviation; None: X as it is. y is always scaled to mean 0 and standard deviation 1.
@@ -155,8 +155,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
 
     Notes
     -----
-    With at most 100 distinct rows training is full batch with draws shared and nothing held out, on rows sorted and
-    made distinct: then integer weights equal repeated rows exactly, and the order of rows has no influence.
+    With at most 100 distinct rows training is full batch with draws shared, on rows sorted and made distinct: then
+    integer weights equal repeated rows exactly, and the order of rows has no influence.
 
     The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
     noise model. Only what members disagree about is epistemic.
