@@ -121,7 +121,7 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
         How often a member's loss was not finite in the last fit.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X has string names.
 
     Raises

@@ -100,7 +100,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     exponent_ : float
         q of the chosen row, or of the best member of an average.
     exponent_weights_ : dict of float to float
-        Weight of each q in the average; {exponent_: 1.0} without.
+        Weight of each q in the average; that of `exponent_` is 1 without averaging.
     shrinkage_ : float
         tau of the chosen row; 0 for the family alone, infinity for free decays without a prior.
     n_hyperparameters_ : int
@@ -137,7 +137,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         Seconds of the whole fit, and of the final one on all rows.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X has string names.
 
     Raises
