@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 from sklearn.linear_model import GammaRegressor, LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR, LinearSVR
@@ -18,12 +19,16 @@ X, CLASSES = make_classification(30, 4, random_state=0)
 Y = X @ np.arange(4.0) + 0.1 * CLASSES
 
 
+either = pytest.mark.parametrize("estimator", [Ridge(), MLPRegressor()], ids=["linear", "network"])
+
+
 @pytest.fixture(autouse=True)
 def _no_work(monkeypatch):
     def tune(*arguments):
         raise AssertionError("work began")
 
     monkeypatch.setattr(module, "tune", tune)
+    monkeypatch.setattr(module, "tune_network", tune)
 
 
 def changed(values, where, value):
@@ -47,31 +52,35 @@ DATA = {
 }
 
 
+@either
 @pytest.mark.parametrize(("x", "y", "message"), DATA.values(), ids=DATA)
-def test_data_that_cannot_be_used(x, y, message):
+def test_data_that_cannot_be_used(estimator, x, y, message):
     with pytest.raises(ValueError, match=message):
-        HyperTrainingSearchCV(Ridge(), cv=2).fit(x, y)
+        HyperTrainingSearchCV(estimator, cv=2).fit(x, y)
 
 
-def test_masked_arrays():
+@either
+def test_masked_arrays(estimator):
     with pytest.raises(TypeError, match="X is a masked array"):
-        HyperTrainingSearchCV(Ridge()).fit(np.ma.masked_array(X), Y)
+        HyperTrainingSearchCV(estimator).fit(np.ma.masked_array(X), Y)
     with pytest.raises(TypeError, match="y is a masked array"):
-        HyperTrainingSearchCV(Ridge()).fit(X, np.ma.masked_array(Y))
+        HyperTrainingSearchCV(estimator).fit(X, np.ma.masked_array(Y))
 
 
-def test_dates():
+@either
+def test_dates(estimator):
     days = np.arange("2020-01-01", "2020-01-31", dtype="datetime64[D]")
     with pytest.raises(TypeError, match=r"X holds dates \(datetime64\[D\]\)"):
-        HyperTrainingSearchCV(Ridge()).fit(days[:, None], Y)
+        HyperTrainingSearchCV(estimator).fit(days[:, None], Y)
     with pytest.raises(TypeError, match="X holds dates"):
-        HyperTrainingSearchCV(Ridge()).fit(pd.DataFrame(X).assign(day=days), Y)
+        HyperTrainingSearchCV(estimator).fit(pd.DataFrame(X).assign(day=days), Y)
 
 
 @pytest.mark.parametrize(
     "estimator",
     [
         HyperTrainingSearchCV(LogisticRegression()),
+        HyperTrainingSearchCV(MLPClassifier()),
         HyperTrainedLogisticRegression(),
         HyperTrainedRidgeClassifier(),
     ],
@@ -94,6 +103,7 @@ def test_a_target_out_of_the_range_of_a_loss():
         HyperTrainingSearchCV(GammaRegressor()).fit(X, Y)
 
 
+@either
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -103,21 +113,22 @@ def test_a_target_out_of_the_range_of_a_loss():
         (np.ones(29), "sample_weight"),
     ],
 )
-def test_weights_that_cannot_be_used(weights, message):
+def test_weights_that_cannot_be_used(estimator, weights, message):
     with pytest.raises(ValueError, match=message):
-        HyperTrainingSearchCV(Ridge()).fit(X, Y, sample_weight=weights)
+        HyperTrainingSearchCV(estimator).fit(X, Y, sample_weight=weights)
     with pytest.raises(ValueError, match=message):
         HyperTrainedRidgeClassifier().fit(X, CLASSES, sample_weight=weights)
 
 
-def test_a_fold_without_weight():
+@either
+def test_a_fold_without_weight(estimator):
     splits = [(np.arange(20), np.arange(20, 30))]
     weights = np.ones(30)
     weights[20:] = 0
     with pytest.raises(ValueError, match="Fold 0 of cv must have a validation row with a positive sample_weight"):
-        HyperTrainingSearchCV(Ridge(), cv=splits).fit(X, Y, sample_weight=weights)
+        HyperTrainingSearchCV(estimator, cv=splits).fit(X, Y, sample_weight=weights)
     with pytest.raises(ValueError, match="sample_weight is zero on every training row of fold 0"):
-        HyperTrainingSearchCV(Ridge(), cv=splits).fit(X, Y, sample_weight=1 - weights)
+        HyperTrainingSearchCV(estimator, cv=splits).fit(X, Y, sample_weight=1 - weights)
 
 
 SETTINGS = {
@@ -138,9 +149,9 @@ SETTINGS = {
     "index out of range": ({"cv": [([0, 1], [30])]}, "X has 30 rows"),
     "exponent of a single decay": (
         {"granularity": "global", "exponent": 1.0},
-        "need two decays or more, but there is one .*set exponent=2",
+        "need two decays or more, but there is one .*set exponent=2|'auto' or 2 for neural networks, got",
     ),
-    "free single decay": ({"granularity": "global", "shrinkage": 1.0}, "need two decays or more"),
+    "free single decay": ({"granularity": "global", "shrinkage": 1.0}, "needs? two decays or more"),
     "exponent too low": ({"exponent": [1.0, 0.1]}, r"exponent must hold values in \[0\.5, 2\], got \[1\.0, 0\.1\]"),
     "shrinkage of zero": (
         {"shrinkage": [0.0, 1.0]},
@@ -156,10 +167,11 @@ SETTINGS = {
 }
 
 
+@either
 @pytest.mark.parametrize(("settings", "message"), SETTINGS.values(), ids=SETTINGS)
-def test_settings_that_cannot_be_used(settings, message):
+def test_settings_that_cannot_be_used(estimator, settings, message):
     with pytest.raises(ValueError, match=message):
-        HyperTrainingSearchCV(Ridge(), **settings).fit(X, Y)
+        HyperTrainingSearchCV(estimator, **settings).fit(X, Y)
 
 
 def test_the_closed_form_of_a_loss_that_has_none():
