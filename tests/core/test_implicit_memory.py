@@ -17,7 +17,9 @@ from skhyper.core.problem import Problem
 
 def response(n, p, density):
     rng = np.random.default_rng(0)
-    x = scipy.sparse.random_array((n, p), density=density, format="csr", rng=rng)
+    size = n * int(density * p)
+    where = rng.integers(n, size=size), rng.integers(p, size=size)
+    x = scipy.sparse.csr_array((rng.standard_normal(size), where), shape=(n, p))
     y = torch.from_numpy((rng.random((n, 1)) < 0.5).astype(float))
     left_out = torch.arange(n) % 5 == torch.arange(5)[:, None]
     index = torch.arange(p + 1)
