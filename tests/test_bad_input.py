@@ -147,11 +147,6 @@ SETTINGS = {
     "no folds": ({"cv": []}, "at least one fold"),
     "too many folds": ({"cv": 31}, "n_splits=31"),
     "index out of range": ({"cv": [([0, 1], [30])]}, "X has 30 rows"),
-    "exponent of a single decay": (
-        {"granularity": "global", "exponent": 1.0},
-        "need two decays or more, but there is one .*set exponent=2|'auto' or 2 for neural networks, got",
-    ),
-    "free single decay": ({"granularity": "global", "shrinkage": 1.0}, "needs? two decays or more"),
     "exponent too low": ({"exponent": [1.0, 0.1]}, r"exponent must hold values in \[0\.5, 2\], got \[1\.0, 0\.1\]"),
     "shrinkage of zero": (
         {"shrinkage": [0.0, 1.0]},
@@ -165,6 +160,20 @@ SETTINGS = {
         "refit must be set to a scorer key",
     ),
 }
+
+
+SINGLE_DECAY = [
+    (Ridge(), {"exponent": 1.0}, "need two decays or more, but there is one .*set exponent=2"),
+    (Ridge(), {"shrinkage": 1.0}, "need two decays or more"),
+    (MLPRegressor(), {"exponent": 1.0}, r"exponent must be 'auto' or 2 for neural networks, got \(1\.0,\)"),
+    (MLPRegressor(), {"shrinkage": 1.0}, "shrinkage=1.0 needs two decays or more, but granularity='global' has one"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "settings", "message"), SINGLE_DECAY)
+def test_what_a_single_decay_cannot_have(estimator, settings, message):
+    with pytest.raises(ValueError, match=message):
+        HyperTrainingSearchCV(estimator, granularity="global", **settings).fit(X, Y)
 
 
 @either

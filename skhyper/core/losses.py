@@ -292,7 +292,10 @@ class SquaredEpsilonInsensitive(SeparableLoss):
 
 @dataclass(frozen=True)
 class Rescaled(Loss):
-    """factor * loss: sets an estimator's own unit, or the unit of a score."""
+    """factor * loss: sets an estimator's own unit, or the unit of a score.
+
+    What other losses know as constants of their class depends on the loss here, hence the overrides by properties.
+    """
 
     loss: Loss
     factor: float
