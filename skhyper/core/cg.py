@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .blocks import dot
+
 
 class Solution(NamedTuple):
     """What conjugate gradients reached."""
@@ -23,6 +25,9 @@ def conjugate_gradients(
     tol: Tensor,
     max_iter: int,
     enough: float | Tensor = 0.0,
+    *,
+    into: Tensor | None = None,
+    overwrite_b: bool = False,
 ) -> Solution:
     """Solve H x = b for every leading index.
 
@@ -41,30 +46,37 @@ def conjugate_gradients(
         Most products with H.
     enough : float or Tensor, shape (...,)
         A system ends too when (r' M^-1 r)^1/2 is no more than this.
+    into : Tensor, shape (..., n), optional
+        What the solution is added to, in place: the sum is returned as x.
+    overwrite_b : bool
+        Whether b's memory may be used.
     """
-    x, r = torch.zeros_like(b), b.clone()
+    x, r = torch.zeros_like(b) if into is None else into, b if overwrite_b else b.clone()
     z = precondition(r)
-    p, rho = z.clone(), (r * z).sum(-1)
+    p, rho = z.clone(), dot(r, z)
     start = rho
     positive = torch.ones_like(rho, dtype=torch.bool)
     floor = torch.as_tensor(enough, dtype=b.dtype) ** 2
     least = torch.maximum(tol**2 * start, floor)
     active = (rho > 0) & (rho > floor)
+    del z  # memory
     for _ in range(max_iter):
         if not active.any():
             break
         hp = product(p)
-        curvature = (p * hp).sum(-1)
+        curvature = dot(p, hp)
         negative = active & ~(curvature > 0)
         if negative.any():
-            x = torch.where((negative & (rho == start) & positive)[..., None], p, x)
+            x.add_(torch.where((negative & (rho == start) & positive)[..., None], p, 0.0))
             positive, active = positive & ~negative, active & ~negative
         step = torch.where(active, rho / curvature, 0.0)[..., None]
         x.addcmul_(step, p)
         r.addcmul_(step, hp, value=-1)
+        del hp  # memory
         z = precondition(r)
-        previous, rho = rho, torch.where(active, (r * z).sum(-1), rho)
+        previous, rho = rho, torch.where(active, dot(r, z), rho)
         active = active & (rho > least)
         p.mul_(torch.where(active, rho / previous, 0.0)[..., None]).add_(z)
+        del z
     residual = torch.where(start > 0, (rho / start).clamp(min=0).sqrt(), 0.0)
     return Solution(x, residual, start.clamp(min=0).sqrt(), positive)

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .blocks import dot
+
 # Smoothing of the family, in units of s^2.
 EPS = 1e-6
 # Runs of decays that are copied as slices; more are gathered.
@@ -56,7 +58,7 @@ class Decays:
 
     Parameters
     ----------
-    index : Tensor of int64, shape (n_weights,)
+    index : Tensor of integers, shape (n_weights,)
         The decay of each weight; -1 for weights without decay.
     plain : Tensor of bool, shape (n_groups,), optional
         Decays that stay at alpha whatever the exponent (an intercept that its estimator penalises).
@@ -81,7 +83,7 @@ class Decays:
     @cached_property
     def groups(self) -> Tensor:
         """The decay of each decayed weight."""
-        return self.index[self.decayed]
+        return self.index[self.decayed].long()
 
     @cached_property
     def sizes(self) -> Tensor:
@@ -123,7 +125,7 @@ class Decays:
     @cached_property
     def _from_one(self) -> Tensor:
         """The index map with 0 for weights without decay."""
-        return self.index + 1
+        return self.index.long() + 1
 
     def group_sums(self, v: Tensor) -> Tensor:
         """Sums over the weights of each decay: (..., n_weights) -> (..., n_groups)."""
@@ -152,6 +154,9 @@ class Decays:
 
     def scale(self, w: Tensor) -> Tensor:
         """s^2: the mean of w^2 over the weights whose decay is not plain, (..., n_weights) -> (...,)."""
+        if self._runs and self.plain is None:
+            squares = [dot(w[..., start:end], w[..., start:end]) for start, end, _, _ in self._runs]
+            return torch.stack(squares).sum(0) / sum(end - start for start, end, _, _ in self._runs)
         positions = self.decayed if self.plain is None else self.decayed[~self.plain[self.groups]]
         return (w[..., positions] ** 2).mean(-1)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import dot
 from .decays import Hyper
 from .result import Evaluation, StopReason
 
@@ -46,14 +47,14 @@ class Objective:
     def value(self, outer: float, offsets: Tensor | None) -> float:
         """The objective from the outer loss."""
         data = math.log(max(outer, TINY)) if self.log_scale and outer == outer else outer
-        return data if offsets is None else data + self._weight * float((offsets**2).sum())
+        return data if offsets is None else data + self._weight * float(dot(offsets, offsets))
 
     def gradient(self, evaluation: Evaluation) -> Hyper:
         """The objective's gradient from the outer loss's."""
         factor = 1 / max(evaluation.value, TINY) if self.log_scale else 1.0
         log_alpha, exponent, offsets = evaluation.gradient
         if offsets is not None and evaluation.hyper.offsets is not None:
-            offsets = factor * offsets + 2 * self._weight * evaluation.hyper.offsets
+            offsets = (2 * self._weight * evaluation.hyper.offsets).add_(offsets, alpha=factor)
         return Hyper(factor * log_alpha, factor * exponent, offsets)
 
     @property

@@ -17,8 +17,8 @@ from .decays import Decays, Hyper
 from .hyperoptim import Objective
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
-from .result import Record, Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy, tangent
+from .result import Evaluation, Record, Result, Snapshot, StopReason
+from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy, plain_log_decays, respond
 from .training import Trainer
 from .walk import Pace, Walk
 
@@ -95,7 +95,7 @@ def hyper_train(
 
 def global_decays(decays: Decays) -> Decays:
     """One decay for all weights that have one."""
-    return Decays((decays.index < 0).to(torch.int32).neg_())
+    return Decays((decays.index < 0).to(torch.int8).neg_())
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
@@ -163,29 +163,34 @@ class _HyperTraining:
         self.snapshots, self.s2 = list(checkpoint.snapshots), checkpoint.s2
         self.journal.records = list(checkpoint.records)
         self.stage, self.walk, self.end = checkpoint.stage, checkpoint.walk, checkpoint.end
-        self.walk.resume()
         response = self._bind(self._fitted_part()) if self.snapshots else self.response
+        if self.walk.resume() and self.end.best is not None:
+            self.end.last = response.again(self.end.best.state)
         limit = self.end.n_iter + self.journal.budget.max_iter
         self.end.stop_reason = StopReason.MAX_ITER
-        self._run(response, limit, self.end.last)
+        self._run(response, limit)
 
     def _bind(self, problem: NetworkProblem) -> TrainedResponse:
         return self.algorithm.bind(problem)
 
     def _global(self) -> None:
         hyper = Hyper(self._first_alpha(), torch.tensor(2.0, dtype=torch.float64))
-        start = self.response.begin(self.seed, self.w)
-        self._stage("global alpha", self.response, hyper, start, 1, math.inf)
+        self.end = Stage(last=self.response.begin(self.seed, self.w))
+        self.w = None  # memory
+        self._stage("global alpha", self.response, hyper, 1, math.inf)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
     def _finer(self) -> None:
-        start = self.snapshots[0]
-        hyper = start.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float32))
+        start: Progress = self.snapshots[0].state
+        hyper = self.snapshots[0].hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float32))
         count = 1 + self.problem.decays.n_groups
         response = self._bind(self._fitted_part())
         for tau in self.plan.taus:
-            begin = start.state._replace(training=start.state.training._replace(w=start.w.clone()), memory=None)
-            self._stage(f"finer decays, tau = {tau:g}", response, hyper, begin, count, tau)
+            begin = response.again(start)
+            moments = self.end.last.training.moments
+            self.end = Stage(last=begin._replace(training=begin.training._replace(moments=moments), memory=None))
+            del begin  # memory
+            self._stage(f"finer decays, tau = {tau:g}", response, hyper, count, tau)
 
     def _first_alpha(self) -> Tensor:
         """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
@@ -203,10 +208,8 @@ class _HyperTraining:
             return problem
         return replace(problem, validation=rows / rows.sum(-1, keepdim=True))
 
-    def _stage(
-        self, name: str, response: TrainedResponse, hyper: Hyper, start: Progress, count: int, tau: float
-    ) -> None:
-        """One run of the loop, and its snapshot."""
+    def _stage(self, name: str, response: TrainedResponse, hyper: Hyper, count: int, tau: float) -> None:
+        """One run of the loop from the last progress, and its snapshot."""
         problem, trainer, plan = response.problem, response.trainer, self.plan
         recipe = trainer.recipe
         per_epoch = trainer.steps_per_epoch / response.interval
@@ -217,11 +220,11 @@ class _HyperTraining:
         patience = max(5, math.ceil(patience * per_epoch))
         pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * LATEST)
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
-        self.stage, self.end = (name, count, tau), Stage()
+        self.stage = (name, count, tau)
         self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
-        self._run(response, limit, start)
+        self._run(response, limit)
 
-    def _run(self, response: TrainedResponse, limit: int, start: Progress) -> None:
+    def _run(self, response: TrainedResponse, limit: int) -> None:
         """The loop, until `limit` evaluations of the stage in all; then its snapshot."""
         name, count, _ = self.stage
         walk = self.walk
@@ -232,7 +235,7 @@ class _HyperTraining:
             self.s2,
             self.journal,
             stage=name,
-            w=start,
+            w=self.end.last,
             tol=0.0,
             max_iter=limit,
             end=self.end,
@@ -240,18 +243,25 @@ class _HyperTraining:
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
             end.stop_reason = StopReason.FULL_LENGTH
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
+        assert end.best is not None
+        best = self._with_moments(end.best)
         if snapshot.hyper.offsets is None:
             # Weights are best before they memorise; what decay keeps them from it is known later.
             snapshot = replace(snapshot, hyper=walk.hyper)
         problem = self.problem
         judging = response.judged_by(replace(response.problem, validation=problem.validation))
-        curve = judging.curve(snapshot.state, snapshot.hyper)
-        assert end.best is not None
-        cosine, error = accuracy(response, end.best, self.s2)
+        curve = judging.curve(best.state, snapshot.hyper)
+        cosine, error = accuracy(response, best)
         losses = judging.fold_losses(snapshot.w)
         self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
+
+    def _with_moments(self, best: Evaluation) -> Evaluation:
+        """An evaluation that was kept, with the moments of the run."""
+        progress: Progress = best.state
+        training = progress.training._replace(moments=self.end.last.training.moments)
+        return best._replace(state=progress._replace(training=training))
 
 
 def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Trained:
@@ -266,17 +276,13 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     decays, hyper = problem.decays, snapshot.hyper
     if hyper.offsets is None:
         decays = global_decays(decays)
-    w = snapshot.w[:1]
-    s2 = decays.scale(w)
-    state = trainer.start(done, w)
+    state = trainer.start(done, snapshot.w[:1].to(problem.y))
+    decay = decays.spread(plain_log_decays(decays, hyper).exp())[None]
     losses: list[float] = []
     for _ in range(math.ceil(FURTHER * done)):
-        decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
         state, loss = trainer.run(state, decay, trainer.steps_per_epoch)
         losses.append(float(loss))
         if budget.seconds > budget.time_limit:
             break
-    log_decays = problem.decays.log_decays(state.w, hyper, problem.decays.scale(state.w))
-    decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
-    moved = tangent(problem, trainer, state, decay)
-    return Trained(state.w, log_decays[0].exp(), losses, done + len(losses), moved)
+    moved = respond(problem, trainer, state, decay)
+    return Trained(state.w, plain_log_decays(problem.decays, hyper).exp(), losses, done + len(losses), moved)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .algorithms.base import Response
@@ -56,9 +55,9 @@ class Journal:
     def evaluated(self, stage: str, evaluation: Evaluation, objective: float) -> None:
         """Note an evaluation with its hypergradient."""
         gradient = evaluation.gradient
-        parts = [gradient.log_alpha.reshape(1)] + ([] if gradient.offsets is None else [gradient.offsets])
+        norms = [float(part.norm()) for part in (gradient.log_alpha, gradient.offsets) if part is not None]
         point = (float(evaluation.hyper.log_alpha), float(evaluation.hyper.exponent))
-        self._write(stage, evaluation.value, objective, *point, float(torch.cat(parts).norm()), evaluation.error)
+        self._write(stage, evaluation.value, objective, *point, math.hypot(*norms), evaluation.error)
         self.budget.check()
 
     def scanned(self, stage: str, log_alpha: Tensor, losses: Tensor, objectives: Tensor, exponent: float) -> None:
@@ -85,7 +84,7 @@ class Stage:
     value: float = float("inf")
     n_iter: int = 0
     stop_reason: StopReason = StopReason.MAX_ITER
-    last: Any = None  # where the next evaluation would have started
+    last: Any = None  # where the next evaluation would have started; without progress, where the last one ended
 
     def snapshot(self, name: str, n_hyperparameters: int, seconds: float) -> Snapshot:
         """The best evaluation as a candidate for selection."""
@@ -134,12 +133,15 @@ def run(
             # Of two that are as good but for their error, the one where the search stands is more accurate.
             if value < end.value or proposals.accepted:
                 end.best, end.value = response.keep(evaluation), value
-            if end.best is not None:
+            if proposals.stop_reason is StopReason.NO_PROGRESS:
+                end.last = evaluation.state
+            elif end.best is not None:
                 w = proposals.start(end.best, evaluation)
                 if w is end.best.state:
                     w = response.again(w)
                 end.last = w
             journal.evaluated(stage, evaluation, value)
+            del evaluation  # memory
     except OutOfBudget as stop:
         end.stop_reason = stop.reason
     except KeyboardInterrupt:

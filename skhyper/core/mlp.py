@@ -4,7 +4,8 @@ Weights are flat, (..., n_weights); leading axes are folds, restarts, draws of t
 layer, coefficients (fan_in * fan_out, input-major) and then intercepts (fan_out), so that a network without hidden
 layers has the layout of `LinearNetwork`. The output is linear: what links it to targets belongs to the loss.
 
-Rows are (n, p), shared, or (..., n, p) with the weights' leading axes.
+Rows are (n, p), shared, or (..., n, p) with the weights' leading axes. Arithmetic has the precision of the rows:
+weights of another one are converted layer by layer.
 """
 
 import math
@@ -60,6 +61,10 @@ class Tape(NamedTuple):
 
     inputs: list[Tensor]  # (..., n, fan_in)
     f: Tensor  # (..., n, T)
+
+    def to(self, dtype: torch.dtype) -> "Tape":
+        """In another precision."""
+        return Tape([h.to(dtype) for h in self.inputs], self.f.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -127,20 +132,25 @@ class MLP:
             h = _affine(layer, h)
         return Tape(inputs, h)
 
-    def backward(self, w: Tensor, tape: Tape, u: Tensor) -> Tensor:
-        """d sum(u * outputs) / d w: (..., n, T) -> (..., n_weights)."""
+    def backward(self, w: Tensor, tape: Tape, u: Tensor, onto: Tensor | None = None) -> Tensor:
+        """d sum(u * outputs) / d w: (..., n, T) -> (..., n_weights).
+
+        It is added to `onto` in place, (n_weights,) or (K, n_weights), where that is given.
+        """
         layers = self.split(w)
-        gradient = torch.empty_like(w)
+        gradient = torch.empty_like(w, dtype=u.dtype) if onto is None else onto
         into = self.split(gradient)
         for depth in reversed(range(self.n_layers)):
             h = tape.inputs[depth]
-            if w.ndim == 1:
-                torch.mm(h.T, u, out=into[depth].coefficients)
+            coefficients, intercepts = into[depth]
+            if onto is None:
+                torch.matmul(h.mT, u, out=coefficients)
+                torch.sum(u, -2, out=intercepts)
             else:
-                into[depth].coefficients.copy_(h.mT @ u)
-            torch.sum(u, -2, out=into[depth].intercepts)
+                (coefficients.addmm_ if w.ndim == 1 else coefficients.baddbmm_)(h.mT, u)
+                intercepts.add_(u.sum(-2))
             if depth:
-                u = (u @ layers[depth].coefficients.mT).mul_(self.activation.slope(h))
+                u = (u @ layers[depth].coefficients.to(u).mT).mul_(self.activation.slope(h))
         return gradient
 
     def push(self, w: Tensor, tape: Tape, v: Tensor) -> Tensor:
@@ -150,7 +160,7 @@ class MLP:
             h = tape.inputs[depth]
             moved = _affine(along, h)
             if tangent is not None:
-                moved = moved.add_((tangent * self.activation.slope(h)) @ layer.coefficients)
+                moved = moved.add_((tangent * self.activation.slope(h)) @ layer.coefficients.to(h))
             tangent = moved
         assert tangent is not None
         return tangent
@@ -181,7 +191,7 @@ class MLP:
 
 
 def _affine(layer: Layer, h: Tensor) -> Tensor:
-    coefficients, intercepts = layer
+    coefficients, intercepts = layer.coefficients.to(h), layer.intercepts.to(h)
     if coefficients.ndim == 2:
         return torch.addmm(intercepts, h, coefficients)
     return (h @ coefficients).add_(intercepts[..., None, :])

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .blocks import blocks
+
 
 class Moments(NamedTuple):
     """What a rule of descent remembers of past gradients, and how many steps it took."""
@@ -15,13 +17,25 @@ class Moments(NamedTuple):
     second: Tensor
     t: int = 0
 
+    @classmethod
+    def none(cls, w: Tensor, dtype: torch.dtype) -> "Moments":
+        """No past; the dtype is that in which moments are kept."""
+        return cls(torch.zeros_like(w, dtype=dtype), torch.zeros_like(w, dtype=dtype))
+
 
 class Descent(ABC):
     """A rule that turns gradients into steps of the weights, in place."""
 
-    @abstractmethod
     def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
         """Move w at a share of the rate; may write to w, g and the moments."""
+        first, second, t = moments
+        for block in blocks(w.shape[-1]):
+            self.move(w[..., block], g[..., block], Moments(first[..., block], second[..., block], t + 1), share)
+        return Moments(first, second, t + 1)
+
+    @abstractmethod
+    def move(self, w: Tensor, g: Tensor, moments: Moments, share: float) -> None:
+        """The step of some of the weights, in place; the moments count the present step."""
 
     @abstractmethod
     def metric(self, moments: Moments) -> Tensor:
@@ -42,13 +56,17 @@ class Adam(Descent):
     beta_2: float = 0.999
     epsilon: float = 1e-8
 
-    def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
-        first, second, t = moments[0], moments[1], moments[2] + 1
+    def move(self, w: Tensor, g: Tensor, moments: Moments, share: float) -> None:
+        first, second, t = moments
+        g = g.to(first.dtype)
         first.lerp_(g, 1 - self.beta_1)
         second.mul_(self.beta_2).addcmul_(g, g, value=1 - self.beta_2)
         rate = share * self.rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
-        w.addcdiv_(first, torch.sqrt(second, out=g).add_(self.epsilon), value=-rate)
-        return Moments(first, second, t)
+        size = torch.sqrt(second, out=g).add_(self.epsilon)
+        if w.dtype == g.dtype:
+            w.addcdiv_(first, size, value=-rate)
+        else:
+            w.sub_(torch.div(first, size, out=size).mul_(rate))
 
     def metric(self, moments: Moments) -> Tensor:
         size = moments.second / (1 - self.beta_2 ** max(moments.t, 1))
@@ -63,13 +81,12 @@ class Momentum(Descent):
     momentum: float = 0.9
     nesterov: bool = True
 
-    def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
+    def move(self, w: Tensor, g: Tensor, moments: Moments, share: float) -> None:
         rate = share * self.rate
         velocity = moments.first.mul_(self.momentum).add_(g, alpha=-rate)
         w.add_(velocity)
         if self.nesterov:
             w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-rate)
-        return Moments(velocity, moments.second, moments.t + 1)
 
     def safe_metric(self, moments: Moments) -> Tensor:
         return self.metric(moments)

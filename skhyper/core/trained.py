@@ -6,7 +6,7 @@ in the place of the exact solution.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import Response
+from .blocks import blocks, dot
 from .cg import Solution, conjugate_gradients
-from .decays import Hyper
+from .decays import Decays, Hyper
+from .losses import Loss
+from .mlp import Tape
 from .problem import NetworkProblem
 from .recipe import Moments
 from .result import Curve, Evaluation
@@ -26,7 +29,10 @@ INTERVALS = (5, 20)  # as far as this many training steps between two allow it
 REACH = 1.0  # units of log alpha in which a tangent is trusted,
 CURVE_POINTS = 41  # points of a curve in both directions,
 ACCURATE_ROWS, ACCURATE_STEPS = 1024, 50  # rows and steps of conjugate gradients where it is taken with care
+ROWS_AT_ONCE = 256  # of a Hessian
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
+# Of what is remembered beside the weights: the past of the descent, and the best weights so far.
+PRECISION = torch.float32
 
 
 class Progress(NamedTuple):
@@ -57,7 +63,15 @@ class TrainedResponse(Response):
 
     @abstractmethod
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        """d outer / d log-decays (K, n_groups) from v = d outer / d w, its relative error, and what to remember."""
+        """d outer / d log-decays (K, n_groups) from v = d outer / d w, its relative error, and what to remember.
+
+        It may write to v and to the memory.
+        """
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of d outer / d w."""
+        return torch.float64
 
     def begin(self, seed: int, w: Tensor | None = None) -> Progress:
         """A new run, from drawn or given weights."""
@@ -73,17 +87,24 @@ class TrainedResponse(Response):
         return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
-        """With weights of its own; the moments remain those of the run, which do as well."""
+        """With weights of its own; the moments are left to the run, whose last ones do as well."""
         progress: Progress = evaluation.state
-        training = progress.training._replace(w=evaluation.w.clone())
-        return evaluation._replace(w=training.w, state=progress._replace(training=training, memory=None))
+        w = evaluation.w.to(PRECISION, copy=True)
+        training = progress.training._replace(w=w, moments=Moments.none(w[:, :0], PRECISION))
+        return evaluation._replace(w=w, state=progress._replace(training=training, memory=None))
 
     def again(self, state: Any) -> Progress:
         """A start at weights that were kept, with no past: that of a divergence would be of no use."""
         progress: Progress = state
-        w = progress.training.w.clone()
-        moments = Moments(torch.zeros_like(w), torch.zeros_like(w))
-        return progress._replace(training=progress.training._replace(w=w, moments=moments))
+        w = progress.training.w.to(self.problem.y, copy=True)
+        return progress._replace(training=progress.training._replace(w=w, moments=Moments.none(w, PRECISION)))
+
+    def by_decay(self, training: State, hyper: Hyper, u: Tensor) -> Tensor:
+        """The hypergradient of each fold from u = H^-1 d outer / d w, which stays as it is: (K, n_groups)."""
+        products = u.neg()
+        for block in blocks(u.shape[-1]):
+            products[..., block] *= training.w[..., block]
+        return self.problem.decays.group_sums(products.mul_(self.decay(hyper).to(u)))
 
     @property
     def reach(self) -> float:
@@ -93,7 +114,7 @@ class TrainedResponse(Response):
     def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
         """The best response where log alpha is shifted, (K, n_weights) for each shift; to first order here."""
         training = progress.training
-        moved = tangent(self.problem, self.trainer, training, self.decay(hyper))
+        moved = respond(self.problem, self.trainer, training, self.decay(hyper))
         for shift in shifts:
             yield torch.add(training.w, moved, alpha=float(shift))
 
@@ -108,10 +129,8 @@ class TrainedResponse(Response):
         return replace(self, problem=problem, validation=Rows.validation(problem))
 
     def log_decays(self, hyper: Hyper) -> Tensor:
-        """The log-decays of hyperparameters with exponent 2, which a network's have: (n_groups,)."""
-        if hyper.offsets is None:
-            return hyper.log_alpha.expand(self.problem.decays.n_groups)
-        return hyper.log_alpha + hyper.offsets
+        """The log-decays of hyperparameters: (n_groups,)."""
+        return plain_log_decays(self.problem.decays, hyper)
 
     def decay(self, hyper: Hyper) -> Tensor:
         """The decay of each weight, (K, n_weights); folds share the memory."""
@@ -125,7 +144,7 @@ class TrainedResponse(Response):
         everything = rows.c.shape[-1] == self.validation.n_rows
         fold_losses = (rows.c * loss.value(tape.f, rows.y)).sum(-1) if everything else self.fold_losses(w)
         gradient = rows.c[..., None] * loss.gradient(tape.f, rows.y) / self.problem.n_folds
-        return fold_losses, network.backward(w, tape, gradient)
+        return fold_losses, network.backward(w, tape.to(self.precision), gradient.to(self.precision))
 
     def fold_losses(self, w: Tensor) -> Tensor:
         """The outer loss of each fold, (K, n_weights) -> (K,)."""
@@ -139,7 +158,7 @@ class PlainlyTrained(TrainedResponse):
     """Weights that take the recipe's own steps; what differs is the approximation of H^-1 v."""
 
     @abstractmethod
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+    def adjoint(self, training: State, hyper: Hyper, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         """About H^-1 v at the present weights, its relative error where known, and what to remember."""
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
@@ -148,14 +167,20 @@ class PlainlyTrained(TrainedResponse):
         return training, loss, progress.memory
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        decay = self.decay(hyper)
-        u, error, memory = self.adjoint(training, decay, v, memory)
-        return self.problem.decays.group_sums((decay * u).mul_(training.w).neg_()), error, memory
+        u, error, memory = self.adjoint(training, hyper, v, memory)
+        return self.by_decay(training, hyper, u), error, memory
+
+
+def plain_log_decays(decays: Decays, hyper: Hyper) -> Tensor:
+    """The log-decays of hyperparameters with exponent 2, which a network's have: (n_groups,)."""
+    if hyper.offsets is None:
+        return hyper.log_alpha.expand(decays.n_groups)
+    return hyper.log_alpha + hyper.offsets
 
 
 def as_hyper(hyper: Hyper, by_decay: Tensor) -> Hyper:
     """The hypergradient from that of each fold's log-decays, (K, n_groups); the exponent's is not followed."""
-    total = by_decay.sum(0)
+    total = by_decay.sum(0) if len(by_decay) > 1 else by_decay[0]
     return Hyper(total.sum(), torch.zeros_like(hyper.exponent), None if hyper.offsets is None else total)
 
 
@@ -201,33 +226,50 @@ class System:
     ):
         rows = trainer.rows.sample(n_rows, seeded(training))
         c = rows.c / trainer.steps_per_epoch
-        metric = trainer.recipe.descent.metric(training.moments)
-        self.diagonal = metric.mul_(c.sum(-1, keepdim=True) / steps).add_(decay).to(dtype)
-        self.network, self.w, self.c = problem.network, training.w.to(dtype), c.to(dtype)
-        self.tape = self.network.forward(self.w, rows.x.to(dtype))
-        self.curve = problem.loss.hessian_product(self.tape.f, rows.y.to(dtype))
+        metric = trainer.recipe.descent.metric(training.moments).to(dtype)
+        self.diagonal = metric.mul_((c.sum(-1, keepdim=True) / steps).to(dtype)).add_(decay.to(dtype))
+        self.network, self.w = problem.network, training.w
+        split = (part.to(dtype).split(ROWS_AT_ONCE, -2) for part in (rows.x, rows.y, c[..., None]))
+        self.parts = [self._part(problem.loss, *part) for part in zip(*split, strict=True)]
+
+    def _part(self, loss: Loss, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tape, Callable[[Tensor], Tensor]]:
+        """Some rows: the network there, and tangents of its outputs to weighted changes of the loss's gradient."""
+        tape = self.network.forward(self.w, x)
+        curve = loss.hessian_product(tape.f, y)
+        return tape, lambda v: c * curve(v)
 
     def product(self, v: Tensor) -> Tensor:
         """The matrix times v, (K, n_weights)."""
-        pulled = self.c[..., None] * self.curve(self.network.push(self.w, self.tape, v))
-        return self.network.backward(self.w, self.tape, pulled).addcmul_(self.diagonal, v)
+        total: Tensor | None = None
+        for tape, curve in self.parts:
+            pulled = curve(self.network.push(self.w, tape, v))
+            total = self.network.backward(self.w, tape, pulled, total)
+        assert total is not None
+        return total.addcmul_(self.diagonal, v)
 
-    def solve(self, v: Tensor, tol: float, max_iter: int) -> Solution:
-        """Conjugate gradients, the diagonal as preconditioner."""
-        v, scaled = v.to(self.diagonal), torch.empty_like(self.diagonal)
+    def solve(self, v: Tensor, tol: float, max_iter: int, near: Tensor | None = None) -> Solution:
+        """Conjugate gradients from what is near the solution, the diagonal as preconditioner; writes to both."""
+        v = v.to(self.diagonal)
+        if near is not None:
+            v.sub_(self.product(near))
         needed = torch.full_like(v[:, 0], tol)
-        return conjugate_gradients(self.product, lambda r: torch.div(r, self.diagonal, out=scaled), v, needed, max_iter)
+        return conjugate_gradients(
+            self.product, lambda r: r / self.diagonal, v, needed, max_iter, into=near, overwrite_b=True
+        )
 
 
-def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor) -> Tensor:
-    """d w / d log alpha of weights that have answered to their decays: -(H + damping)^-1 (a w), (K, n_weights)."""
-    return respond(problem, trainer, training, decay, -decay * training.w)
+def respond(
+    problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor, v: Tensor | None = None
+) -> Tensor:
+    """(H + damping)^-1 v with more rows and steps than during training; damped by all the steps so far.
 
-
-def respond(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor, v: Tensor) -> Tensor:
-    """(H + damping)^-1 v with more rows and steps than during training; damped by all the steps so far."""
-    steps = max(training.moments.t, trainer.steps_per_epoch)
+    It may write to v. Without, v = -a w: d w / d log alpha of weights that have answered to their decays.
+    """
+    steps = (training.epoch + 1) * trainer.steps_per_epoch
     system = System(problem, trainer, training, decay, ACCURATE_ROWS, steps, torch.float32)
+    if v is None:
+        v = -decay * training.w
+    del decay  # memory
     return system.solve(v, 1e-4, ACCURATE_STEPS).x
 
 
@@ -238,23 +280,22 @@ class Accuracy(NamedTuple):
     error: float  # relative
 
 
-def accuracy(response: TrainedResponse, evaluation: Evaluation, s2: Tensor) -> Accuracy:
+def accuracy(response: TrainedResponse, evaluation: Evaluation) -> Accuracy:
     """Compare the hypergradient of an evaluation, over the offsets or log alpha alone."""
     training, hyper = evaluation.state.training, evaluation.hyper
-    decay = response.decay(hyper)
     _, v = response.held_out(training)
-    u = respond(response.problem, response.trainer, training, decay, v)
-    exact = as_hyper(hyper, -response.problem.decays.group_sums(decay * u * training.w))
+    u = respond(response.problem, response.trainer, training, response.decay(hyper), v)
+    exact = as_hyper(hyper, response.by_decay(training, hyper, u))
     pairs = [g.log_alpha if g.offsets is None else g.offsets for g in (evaluation.gradient, exact)]
-    ours, theirs = (part.flatten().double() for part in pairs)
-    size = float(theirs.norm())
-    cosine = float(ours @ theirs) / (float(ours.norm()) * size) if size and bool(ours.any()) else float("nan")
+    ours, theirs = (part.flatten() for part in pairs)
+    size, norm = float(theirs.norm()), float(ours.norm())
+    cosine = float(dot(ours, theirs)) / (norm * size) if size and norm else float("nan")
     return Accuracy(cosine, float((ours - theirs).norm()) / size if size else float("nan"))
 
 
 def parts(problem: NetworkProblem, interval: int | None) -> tuple[NetworkProblem, Trainer, Rows, int]:
     """What every response of a problem is made of; without an interval, one that fits the length of the training."""
-    trainer = Trainer(problem)
+    trainer = Trainer(problem, PRECISION)
     if interval is None:
         steps = problem.recipe.max_epochs * trainer.steps_per_epoch
         interval = min(max(steps // FEWEST, INTERVALS[0]), max(INTERVALS[1], steps // MOST))

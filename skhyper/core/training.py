@@ -15,12 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .blocks import blocks
 from .losses import Loss
 from .mlp import MLP, rows_of
 from .problem import NetworkProblem
 from .recipe import Moments, Recipe
-
-BLOCK = 2**16  # of weights
 
 
 class Batch(NamedTuple):
@@ -103,9 +102,18 @@ class State(NamedTuple):
 
 @dataclass
 class Trainer:
-    """Steps of all folds at once."""
+    """Steps of all folds at once.
+
+    Parameters
+    ----------
+    problem : NetworkProblem
+        Rows, network, loss and recipe.
+    precision : torch.dtype
+        In which the rule of descent remembers gradients.
+    """
 
     problem: NetworkProblem
+    precision: torch.dtype = torch.float64
     rows: Rows = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,8 +147,7 @@ class Trainer:
         if w is None:
             w = self.network.start(1, generator)
         w = w.expand(self.problem.n_folds, -1).clone()
-        state = State(w, Moments(torch.zeros_like(w), torch.zeros_like(w)), generator.get_state(), torch.empty(0))
-        return self._deal(state)
+        return self._deal(State(w, Moments.none(w, self.precision), generator.get_state(), torch.empty(0)))
 
     def run(self, state: State, decay: Tensor, n_steps: int) -> tuple[State, Tensor]:
         """Take steps under constant decays (K, n_weights); the mean loss of the batches, penalty included, per fold."""
@@ -196,8 +203,3 @@ def _one(network: MLP, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tu
         value += torch.linalg.vecdot(pulled, w[..., block]) / 2
         g[..., block] += pulled.div_(total[..., None])
     return value / total, g
-
-
-def blocks(n: int) -> Iterator[slice]:
-    """Slices of long vectors, so that products with them need no memory of their size."""
-    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))

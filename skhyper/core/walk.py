@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import blocks
 from .decays import Hyper
 from .hyperoptim import Objective, Proposals
 from .result import Evaluation, StopReason
@@ -119,10 +120,12 @@ class Walk(Proposals):
             self._returns, self._since, self._smoothed = self._returns + 1, 0, self._lowest
             self.stop_reason = StopReason.NO_PROGRESS if self._returns > self.pace.returns else None
 
-    def resume(self) -> None:
-        """Go on where patience had run out."""
-        if self.stop_reason is not None:
+    def resume(self) -> bool:
+        """Go on where patience had run out; whether it had, so that training goes back once more."""
+        over = self.stop_reason is not None
+        if over:
             self.stop_reason, self._since, self._returns = None, 0, 0
+        return over
 
     def start(self, best: Evaluation, last: Evaluation) -> Any:
         """Training goes on where it is; after a divergence or without progress, from the best weights."""
@@ -131,7 +134,7 @@ class Walk(Proposals):
         return best.state if diverged or self._returning else last.state
 
     def _diverged(self, value: float, gradient: Tensor) -> bool:
-        if not math.isfinite(value) or not bool(gradient.isfinite().all()):
+        if not math.isfinite(value) or not math.isfinite(torch.linalg.vector_norm(gradient, math.inf)):
             return True
         return value > self._lowest + self.pace.explosion * max(abs(self._first), 1.0)
 
@@ -162,23 +165,28 @@ class Walk(Proposals):
     def _step(self, gradient: Tensor) -> None:
         self._steps += 1
         t = self._steps
-        self._mean.lerp_(gradient, 1 - BETAS[0])
-        self._square.lerp_(gradient**2, 1 - BETAS[1])
         length = self._scale * self.pace.step / (1 + t / self.pace.halving)
-        size = (self._square / (1 - BETAS[1] ** t)).sqrt() / length + self._prior()
-        step = -(self._mean / (1 - BETAS[0] ** t)) / size.clamp(min=torch.finfo(size.dtype).tiny)
-        self.hyper = self._moved(self._pack(self.hyper) + step.clamp(-length, length))
+        x = self._pack(self.hyper).clone()
+        for block in blocks(len(x)):
+            mean, square, g = self._mean[block], self._square[block], gradient[block]
+            mean.lerp_(g, 1 - BETAS[0])
+            square.lerp_(g**2, 1 - BETAS[1])
+            size = (square / (1 - BETAS[1] ** t)).sqrt() / length
+            size[max(0, int(self.moves_alpha) - block.start) :] += self._prior
+            step = -(mean / (1 - BETAS[0] ** t)) / size.clamp(min=torch.finfo(size.dtype).tiny)
+            x[block] += step.clamp(-length, length)
+        self.hyper = self._moved(x)
 
-    def _prior(self) -> Tensor:
-        """The second derivative of the prior of each number."""
-        curvature = torch.zeros_like(self._mean)
-        if self.hyper.offsets is not None:
-            curvature[-len(self.hyper.offsets) :] = self.objective.prior_curvature
-        return curvature
+    @property
+    def _prior(self) -> float:
+        """The second derivative of the prior of an offset."""
+        return 0.0 if self.hyper.offsets is None else self.objective.prior_curvature
 
     def _pack(self, hyper: Hyper) -> Tensor:
-        parts = [hyper.log_alpha.reshape(1)] if self.moves_alpha else []
-        return torch.cat(parts + ([] if hyper.offsets is None else [hyper.offsets]))
+        """What moves, in one vector; the offsets alone without a copy."""
+        if hyper.offsets is not None and not self.moves_alpha:
+            return hyper.offsets
+        return torch.cat([hyper.log_alpha.reshape(1)] + ([] if hyper.offsets is None else [hyper.offsets]))
 
     def _moved(self, x: Tensor) -> Hyper:
         log_alpha = x[0].clamp(*self.bounds) if self.moves_alpha else self.hyper.log_alpha

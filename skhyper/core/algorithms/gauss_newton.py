@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skhyper.core.decays import Hyper
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.trained import PlainlyTrained, System, TrainingAlgorithm, parts
 from skhyper.core.training import State
@@ -55,13 +56,13 @@ class GaussNewtonResponse(PlainlyTrained):
 
     algorithm: GaussNewton
 
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+    @property
+    def precision(self) -> torch.dtype:
+        return self.algorithm.dtype
+
+    def adjoint(self, training: State, hyper: Hyper, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         trainer, algorithm = self.trainer, self.algorithm
         steps = min(training.moments.t, algorithm.horizon * trainer.steps_per_epoch)
-        system = System(self.problem, trainer, training, decay, algorithm.n_rows, steps, algorithm.dtype)
-        left = v.to(algorithm.dtype)
-        if memory is not None:
-            left = left - system.product(memory)
-        found = system.solve(left, algorithm.cg_tol, algorithm.cg_max_iter)
-        u = found.x if memory is None else memory.add_(found.x)
-        return u, float(found.residual.max()), u
+        system = System(self.problem, trainer, training, self.decay(hyper), algorithm.n_rows, steps, algorithm.dtype)
+        found = system.solve(v, algorithm.cg_tol, algorithm.cg_max_iter, memory)
+        return found.x, float(found.residual.max()), found.x

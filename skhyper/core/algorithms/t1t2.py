@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from skhyper.core.decays import Hyper
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.trained import PlainlyTrained, TrainingAlgorithm, parts
 from skhyper.core.training import State
@@ -33,5 +34,5 @@ class T1T2(TrainingAlgorithm):
 class T1T2Response(PlainlyTrained):
     """The response that `T1T2` binds."""
 
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+    def adjoint(self, training: State, hyper: Hyper, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         return v / self.problem.train.sum(-1, keepdim=True), float("nan"), None
