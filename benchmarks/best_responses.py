@@ -102,7 +102,7 @@ def jacobians_and_hypergradients():
         _, v = response.held_out(progress.training._replace(w=w))
         by_algorithm[name] = compared(evaluation.gradient.offsets.numpy(), v[0].numpy() @ jacobian)
         if name.removeprefix("joint, ") in HYPERNETS:
-            phi, x = progress.memory.phi, torch.zeros(1, P, dtype=torch.float64)
+            phi, x = progress.memory.phi.double(), torch.zeros(1, P, dtype=torch.float64)
             units = torch.eye(problem.network.n_weights, dtype=torch.float64)
             rows = [response.hypernet.to_decays(phi, x, unit[None])[0] for unit in units]
             by_hypernet[name.removeprefix("joint, ")] = compared(torch.stack(rows).numpy(), jacobian)

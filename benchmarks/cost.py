@@ -3,7 +3,8 @@
 A hyper-training step is a training step and its share of the work that moves the decays: validation rows, the
 hypergradient, the step of the decays. Batches of 200 rows of MNIST, one decay a weight unless said otherwise; seconds
 of CPU, the least of several repeats in turn. Memory is that of a run with more than a million decays in a process of
-its own: the peak of what it adds to the rows, relative to the weights (Linux).
+its own: the peak of what it adds to the rows, relative to the weights (Linux). What libraries load when they are first
+used is there before: a search of a small network comes first.
 """
 
 import argparse
@@ -92,10 +93,16 @@ def resident(which):
     return 1024 * int(line.split()[1])
 
 
+def search(part, algorithm, evaluations):
+    """The global alpha, and then all decays."""
+    return hyper_train(part, algorithm, TrainingPlan(taus=(1.0,)), Budget(max_iter=evaluations), seed=0)
+
+
 def peak(name, width, evaluations):
     """Search a network of `width` hidden units with a decay a weight: what to print."""
-    part = problem((width,), n_rows=600)
     algorithm = ALGORITHMS.get(name, T1T2(interval=20))
+    search(problem((10,), n_rows=600), algorithm, evaluations)
+    part = problem((width,), n_rows=600)
     algorithm.bind(part)
     before = resident("VmRSS")
     start = time.process_time()
@@ -104,8 +111,7 @@ def peak(name, width, evaluations):
         trainer.run(trainer.start(0), torch.full((1, part.network.n_weights), 0.05), 40)
         n_decays = 0
     else:
-        result = hyper_train(part, algorithm, TrainingPlan(taus=(1.0,)), Budget(max_iter=evaluations), seed=0)
-        n_decays = len(result.snapshots[-1].hyper.offsets)
+        n_decays = len(search(part, algorithm, evaluations).snapshots[-1].hyper.offsets)
     spent, memory = time.process_time() - start, resident("VmHWM") - before
     return f"{n_decays} {spent} {memory / (8 * part.network.n_weights)}"
 

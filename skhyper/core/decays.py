@@ -146,11 +146,21 @@ class Decays:
         if self._in_order:
             return pad(a, (0, len(self.index) - self.n_groups))
         if self._runs:
-            spread = a.new_zeros(*a.shape[:-1], len(self.index))
-            for start, end, group, count in self._runs:
-                spread[..., start:end] = a[..., group : group + count]
-            return spread
+            return self.spread_part(a, slice(0, len(self.index)))
         return pad(a, (1, 0)).index_select(-1, self._from_one)
+
+    def spread_part(self, a: Tensor, part: slice) -> Tensor:
+        """`spread` of a slice of the weights."""
+        n = len(self.index[part])
+        if not self._runs:
+            return pad(a, (1, 0)).index_select(-1, self._from_one[part])
+        spread = a.new_zeros(*a.shape[:-1], n)
+        for start, end, group, count in self._runs:
+            low, high = max(start, part.start), min(end, part.start + n)
+            if low < high:
+                first = group + (low - start if count > 1 else 0)
+                spread[..., low - part.start : high - part.start] = a[..., first : first + min(count, high - low)]
+        return spread
 
     def scale(self, w: Tensor) -> Tensor:
         """s^2: the mean of w^2 over the weights whose decay is not plain, (..., n_weights) -> (...,)."""

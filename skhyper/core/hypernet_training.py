@@ -16,7 +16,7 @@ from .hypernets import Hypernet
 from .problem import NetworkProblem
 from .recipe import Moments
 from .result import Evaluation
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, parts, seeded
+from .trained import PRECISION, Progress, TrainedResponse, TrainingAlgorithm, parts, seeded
 from .training import Rows, State, Trainer, penalised_gradient
 from .unroll import Step, reverse, unrolled_steps
 
@@ -28,17 +28,16 @@ class Learnt(NamedTuple):
 
     phi: Tensor  # (K, n_parameters)
     moments: Moments
-    origin: Tensor  # log-decays at x = 0, (n_groups,)
+    origin: Hyper  # where x = 0
     age: int = 0  # evaluations since it began
 
     def copy(self) -> "Learnt":
-        """One that later steps do not write to; they go on with the moments."""
-        return self._replace(phi=self.phi.clone())
+        """One that later steps do not write to; the moments are left to them."""
+        return self._replace(phi=self.phi.clone(), moments=Moments.none(self.phi[:, :0], PRECISION))
 
     def again(self) -> "Learnt":
         """The same hypernetwork with no past."""
-        moments = Moments(torch.zeros_like(self.phi), torch.zeros_like(self.phi))
-        return self._replace(phi=self.phi.clone(), moments=moments)
+        return self._replace(phi=self.phi.clone(), moments=Moments.none(self.phi, PRECISION))
 
 
 class Memory(NamedTuple):
@@ -62,17 +61,20 @@ class Generating(TrainingAlgorithm):
         Unrolled training steps from the generated weights, which the hypergradient goes through.
     seed : int
         Of a hypernetwork's random initial parameters.
+    dtype : torch.dtype
+        Of the hypernetwork and of its training; fine-tuning steps are in double precision.
     """
 
     hypernet: Maker
     interval: int | None = None
     fine_tuning: int = 0
     seed: int = 0
+    dtype: torch.dtype = torch.float32
 
-    def parts(self, problem: NetworkProblem) -> tuple[NetworkProblem, Trainer, Rows, int, Hypernet, int]:
+    def parts(self, problem: NetworkProblem) -> tuple[NetworkProblem, Trainer, Rows, int, Hypernet, int, torch.dtype]:
         """What every response is made of."""
         hypernet = self.hypernet(problem.decays, torch.Generator().manual_seed(self.seed))
-        return *parts(problem, self.interval), hypernet, self.fine_tuning
+        return *parts(problem, self.interval), hypernet, self.fine_tuning, self.dtype
 
 
 @dataclass(frozen=True)
@@ -81,28 +83,49 @@ class GeneratingResponse(TrainedResponse):
 
     hypernet: Hypernet
     fine_tuning: int
+    dtype: torch.dtype
+
+    @property
+    def precision(self) -> torch.dtype:
+        return self.dtype
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
         kept, learnt = super().keep(evaluation), evaluation.state.memory
-        return kept._replace(state=kept.state._replace(memory=learnt and learnt.copy()))
+        if learnt is None:
+            return kept
+        w, copy = kept.w, learnt.copy()
+        if evaluation.w.data_ptr() == learnt.phi.data_ptr():
+            w = self.hypernet.at_origin(copy.phi)
+        state = kept.state._replace(training=kept.state.training._replace(w=w), memory=copy)
+        return kept._replace(w=w, state=state)
 
     def again(self, state: Any) -> Progress:
         begin, learnt = super().again(state), state.memory
         return begin._replace(memory=learnt and learnt.again())
 
+    def onwards(self, start: Any, end: Progress) -> Progress:
+        """With a new hypernetwork, which has no past."""
+        return self.again(start)._replace(memory=None)
+
     def log_decays(self, hyper: Hyper) -> Tensor:
-        return super().log_decays(hyper).to(self.problem.y)
+        return super().log_decays(hyper).to(self.dtype)
 
-    def begin_learning(self, training: State, origin: Tensor) -> Learnt:
+    def begin_learning(self, training: State, origin: Hyper) -> Learnt:
         """A hypernetwork that generates the weights of a run that begins."""
-        phi = self.hypernet.start(training.w, seeded(training))
-        return Learnt(phi, Moments(torch.zeros_like(phi), torch.zeros_like(phi)), origin)
+        phi = self.hypernet.start(training.w.to(self.dtype), seeded(training))
+        return Learnt(phi, Moments.none(phi, PRECISION), origin)
 
-    def follow(self, learnt: Learnt, at: Tensor) -> Learnt:
+    def inputs(self, learnt: Learnt, hyper: Hyper) -> Tensor:
+        """What the hypernetwork reads there, (K, n_groups); folds share the memory."""
+        if learnt.origin is hyper:
+            return torch.zeros((), dtype=self.dtype).expand(self.problem.n_folds, self.problem.decays.n_groups)
+        return (self.log_decays(hyper) - self.log_decays(learnt.origin)).expand(self.problem.n_folds, -1)
+
+    def follow(self, learnt: Learnt, hyper: Hyper) -> Learnt:
         """The hypernetwork centred at decays that have moved."""
-        shift = (at - learnt.origin).expand(self.problem.n_folds, -1)
-        self.hypernet.recentre(learnt.phi, shift)
-        return learnt._replace(origin=at)
+        if learnt.origin is not hyper:
+            self.hypernet.recentre(learnt.phi, self.inputs(learnt, hyper))
+        return learnt._replace(origin=hyper)
 
     def learn(
         self,
@@ -121,46 +144,54 @@ class GeneratingResponse(TrainedResponse):
         one's mirror image. Where the hypernetwork settles,
         the rate falls to zero in the second half of the steps.
         """
-        trainer, generator, at = self.trainer, seeded(training), self.log_decays(hyper)
-        total = training.w.new_zeros(self.problem.n_folds)
+        problem, trainer, generator = self.problem, self.trainer, seeded(training)
+        total = torch.zeros(problem.n_folds, dtype=torch.float64)
         phi, moments, origin, age = learnt
-        x = centre = (at - origin).expand(self.problem.n_folds, -1)
+        centred, centre = origin is hyper, self.inputs(learnt, hyper)
+        training = training._replace(w=phi[:, :0])  # memory
+        drawn = torch.zeros_like(centre)
         for step in range(n_steps):
             training, batch = trainer.next_batch(training)
             if scale and not (once and step):
-                if step % 2 == 0:
-                    drawn = scale * torch.randn(x.shape, generator=generator, dtype=torch.float32)
-                x = torch.add(centre, drawn, alpha=1 - 2 * (step % 2))
-            decay = self.problem.decays.spread((x + origin).exp_())
+                drawn = (
+                    drawn.neg_()
+                    if step % 2
+                    else scale * torch.randn(drawn.shape, generator=generator, dtype=torch.float32)
+                )
+            decay = problem.decays.spread((self.log_decays(hyper) + drawn).exp_())
+            x = drawn if centred else centre + drawn
             w = self.hypernet.weights(phi, x)
-            value, g = penalised_gradient(self.problem.network, self.problem.loss, w, batch, decay)
+            value, g = penalised_gradient(problem.network, problem.loss, w, batch.to(self.dtype), decay)
+            del w, decay  # memory
             share = min(1.0, 2 * (1 - step / n_steps)) if settling else 1.0
-            moments = trainer.recipe.descent.step(phi, self.hypernet.to_parameters(phi, x, g), moments, share)
+            moments = self.hypernet.step(phi, x, g, trainer.recipe.descent, moments, share)
+            del g
             total += value
-        w = self.hypernet.weights(phi, centre)
-        training = training._replace(w=w, moments=training.moments._replace(t=training.moments.t + n_steps + 1))
-        training, steps = self._fine_tuned(training, moments, at)
+        w = self.hypernet.at_origin(phi) if centred else self.hypernet.weights(phi, centre)
+        # The past of b stands for that of the weights.
+        first, second, _ = moments
+        n, t = problem.network.n_weights, training.moments.t + n_steps + 1
+        training = training._replace(w=w, moments=Moments(first[:, :n], second[:, :n], t))
+        training, steps = self._fine_tuned(training, moments.t, hyper)
         return training, total / max(n_steps, 1), Memory(Learnt(phi, moments, origin, age + 1), steps)
 
-    def _fine_tuned(self, training: State, moments: Moments, at: Tensor) -> tuple[State, list[Step]]:
-        """A few unrolled steps from the generated weights; the rule's metric is that of the hypernetwork's b."""
+    def _fine_tuned(self, training: State, t: int, hyper: Hyper) -> tuple[State, list[Step]]:
+        """A few unrolled steps from the generated weights, t steps after the hypernetwork began."""
         if not self.fine_tuning:
             return training, []
-        n = self.problem.network.n_weights
-        metric = self.trainer.recipe.descent.safe_metric(
-            Moments(moments.first[:, :n], moments.second[:, :n], moments.t)
-        )
-        decay = self.problem.decays.spread(at.exp()).expand_as(training.w)
-        training, _, steps = unrolled_steps(self.trainer, training, decay, self.fine_tuning, metric)
+        metric = self.trainer.recipe.descent.safe_metric(training.moments._replace(t=t))
+        training = training._replace(w=training.w.to(self.problem.y, copy=True))
+        training, _, steps = unrolled_steps(self.trainer, training, self.decay(hyper), self.fine_tuning, metric)
         return training, steps
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Memory) -> tuple[Tensor, float, Any]:
         """Through the fine-tuning steps, and then through the hypernetwork."""
         learnt, steps = memory
-        decay = self.problem.decays.spread(self.log_decays(hyper).exp()).expand_as(v)
-        v, products = reverse(self.trainer, steps, decay, v)
-        x = (self.log_decays(hyper) - learnt.origin).expand(self.problem.n_folds, -1)
-        by_decay = self.hypernet.to_decays(learnt.phi, x, v)
+        if not steps:
+            return self.hypernet.to_decays(learnt.phi, self.inputs(learnt, hyper), v), float("nan"), learnt
+        decay = self.decay(hyper)
+        v, products = reverse(self.trainer, steps, decay, v.to(self.problem.y))
+        by_decay = self.hypernet.to_decays(learnt.phi, self.inputs(learnt, hyper), v.to(self.dtype))
         return by_decay - self.problem.decays.group_sums(decay * products), float("nan"), learnt
 
     def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
@@ -169,6 +200,6 @@ class GeneratingResponse(TrainedResponse):
         if learnt is None:
             yield from super().along(progress, hyper, shifts)
             return
-        x = (self.log_decays(hyper) - learnt.origin).expand(self.problem.n_folds, -1)
-        for shift in shifts:
+        x = self.inputs(learnt, hyper)
+        for shift in shifts.to(self.dtype):
             yield self.hypernet.weights(learnt.phi, x + shift)

@@ -8,6 +8,7 @@ A *centred* hypernetwork has its origin at the present decays. When these move, 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .blocks import blocks
 from .decays import Decays
+from .recipe import Descent, Moments
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Hypernet(ABC):
     def weights(self, phi: Tensor, x: Tensor) -> Tensor:
         """The generated weights."""
 
+    def at_origin(self, phi: Tensor) -> Tensor:
+        """The generated weights at x = 0; may be a view of phi."""
+        return self.weights(phi, phi.new_zeros(len(phi), self.decays.n_groups))
+
     @abstractmethod
     def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
         """The gradient of sum(g * w) with respect to phi."""
@@ -53,7 +60,13 @@ class Hypernet(ABC):
 
     def recentre(self, phi: Tensor, shift: Tensor) -> None:
         """Move the origin by `shift` (K, n_decays), in place: the same weights there."""
-        phi[:, : self.n_weights] += self.weights(phi, shift) - self.weights(phi, torch.zeros_like(shift))
+        phi[:, : self.n_weights] += self.weights(phi, shift) - self.at_origin(phi)
+
+    def step(
+        self, phi: Tensor, x: Tensor, g: Tensor, descent: Descent, moments: Moments, share: float = 1.0
+    ) -> Moments:
+        """A step of the parameters, in place, for the gradient g with respect to the weights; may write to g."""
+        return descent.step(phi, self.to_parameters(phi, x, g), moments, share)
 
 
 @dataclass(frozen=True)
@@ -67,22 +80,54 @@ class Elementwise(Hypernet):
     def start(self, w: Tensor, generator: torch.Generator) -> Tensor:
         return torch.cat([w, torch.zeros_like(w)], -1)
 
+    def at_origin(self, phi: Tensor) -> Tensor:
+        return phi[:, : self.n_weights]
+
     def weights(self, phi: Tensor, x: Tensor) -> Tensor:
-        b, c = phi[:, : self.n_weights], phi[:, self.n_weights :]
-        return torch.addcmul(b, b * c, self.decays.spread(x))
+        w = torch.empty_like(phi[:, : self.n_weights])
+        for part, (b, c) in self._parts(phi):
+            torch.addcmul(b, b * c, self.decays.spread_part(x, part), out=w[:, part])
+        return w
 
     def to_parameters(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
-        b, c = phi[:, : self.n_weights], phi[:, self.n_weights :]
         by_phi = torch.empty_like(phi)
-        by_b, by_c = by_phi[:, : self.n_weights], by_phi[:, self.n_weights :]
-        moved = torch.mul(g, self.decays.spread(x), out=by_c)
-        torch.addcmul(g, moved, c, out=by_b)
-        moved.mul_(b)
+        for (part, (b, c)), (_, (by_b, by_c)) in zip(self._parts(phi), self._parts(by_phi), strict=True):
+            self._pull(b, c, self.decays.spread_part(x, part), g[:, part], by_b, by_c)
         return by_phi
 
+    def step(
+        self, phi: Tensor, x: Tensor, g: Tensor, descent: Descent, moments: Moments, share: float = 1.0
+    ) -> Moments:
+        first, second, t = moments
+        pasts = zip(self._parts(phi), self._parts(first), self._parts(second), strict=True)
+        for (part, (b, c)), (_, firsts), (_, seconds) in pasts:
+            by_b, by_c = torch.empty_like(b), torch.empty_like(c)
+            self._pull(b, c, self.decays.spread_part(x, part), g[:, part], by_b, by_c)
+            descent.move(b, by_b, Moments(firsts[0], seconds[0], t + 1), share)
+            descent.move(c, by_c, Moments(firsts[1], seconds[1], t + 1), share)
+        return Moments(first, second, t + 1)
+
     def to_decays(self, phi: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        products = torch.empty_like(g)
+        for part, (b, c) in self._parts(phi):
+            torch.mul(g[:, part], b, out=products[:, part]).mul_(c)
+        return self.decays.group_sums(products)
+
+    def recentre(self, phi: Tensor, shift: Tensor) -> None:
+        for part, (b, c) in self._parts(phi):
+            b.addcmul_(b * c, self.decays.spread_part(shift, part))
+
+    def _parts(self, phi: Tensor) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
+        """Slices of b and c."""
         b, c = phi[:, : self.n_weights], phi[:, self.n_weights :]
-        return self.decays.group_sums((g * b).mul_(c))
+        return ((part, (b[:, part], c[:, part])) for part in blocks(self.n_weights))
+
+    @staticmethod
+    def _pull(b: Tensor, c: Tensor, x: Tensor, g: Tensor, by_b: Tensor, by_c: Tensor) -> None:
+        """The gradients by b and c, written to the last two."""
+        torch.mul(g, x, out=by_c)
+        torch.addcmul(g, by_c, c, out=by_b)
+        by_c.mul_(b)
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,11 @@ def global_decays(decays: Decays) -> Decays:
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
-    """Which held-out rows judge finer decays: a random share, (n,) bool."""
+    """Which held-out rows judge finer decays: a random share of the rows that have weight, (n,) bool."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(problem.validation.shape[-1], generator=generator, dtype=torch.float64) < JUDGED
+    exists = ((problem.train > 0) | (problem.validation > 0)).any(0)
+    drawn = torch.rand(int(exists.sum()), generator=generator, dtype=torch.float64)
+    return torch.zeros_like(exists).masked_scatter(exists, drawn < JUDGED)
 
 
 def judged_losses(problem: NetworkProblem, snapshots: Sequence[Snapshot], seed: int) -> Tensor:
@@ -184,13 +186,10 @@ class _HyperTraining:
         start: Progress = self.snapshots[0].state
         hyper = self.snapshots[0].hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float32))
         count = 1 + self.problem.decays.n_groups
-        response = self._bind(self._fitted_part())
+        self.response = self._bind(self._fitted_part())
         for tau in self.plan.taus:
-            begin = response.again(start)
-            moments = self.end.last.training.moments
-            self.end = Stage(last=begin._replace(training=begin.training._replace(moments=moments), memory=None))
-            del begin  # memory
-            self._stage(f"finer decays, tau = {tau:g}", response, hyper, count, tau)
+            self.end = Stage(last=self.response.onwards(start, self.end.last))
+            self._stage(f"finer decays, tau = {tau:g}", self.response, hyper, count, tau)
 
     def _first_alpha(self) -> Tensor:
         """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
@@ -253,6 +252,9 @@ class _HyperTraining:
         curve = judging.curve(best.state, snapshot.hyper)
         cosine, error = accuracy(response, best)
         losses = judging.fold_losses(snapshot.w)
+        # Weights of its own, since the best ones may be a part of what generates them.
+        state = snapshot.state._replace(training=snapshot.state.training._replace(w=snapshot.w.clone()), memory=None)
+        snapshot = replace(snapshot, w=state.training.w, state=state)
         self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)

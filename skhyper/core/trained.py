@@ -29,7 +29,7 @@ INTERVALS = (5, 20)  # as far as this many training steps between two allow it
 REACH = 1.0  # units of log alpha in which a tangent is trusted,
 CURVE_POINTS = 41  # points of a curve in both directions,
 ACCURATE_ROWS, ACCURATE_STEPS = 1024, 50  # rows and steps of conjugate gradients where it is taken with care
-ROWS_AT_ONCE = 256  # of a Hessian
+ROWS_AT_ONCE = 128  # of a Hessian taken with care
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
 # Of what is remembered beside the weights: the past of the descent, and the best weights so far.
 PRECISION = torch.float32
@@ -105,6 +105,11 @@ class TrainedResponse(Response):
         for block in blocks(u.shape[-1]):
             products[..., block] *= training.w[..., block]
         return self.problem.decays.group_sums(products.mul_(self.decay(hyper).to(u)))
+
+    def onwards(self, start: Any, end: Progress) -> Progress:
+        """A stage that begins at weights that were kept, after one that ended there."""
+        begin = self.again(start)
+        return begin._replace(training=begin.training._replace(moments=end.training.moments), memory=None)
 
     @property
     def reach(self) -> float:

@@ -29,6 +29,10 @@ class Batch(NamedTuple):
     y: Tensor  # (K, b, T)
     c: Tensor  # weights, (K, b)
 
+    def to(self, dtype: torch.dtype) -> "Batch":
+        """In another precision."""
+        return Batch(self.x.to(dtype), self.y.to(dtype), self.c.to(dtype))
+
 
 @dataclass(frozen=True)
 class Rows:

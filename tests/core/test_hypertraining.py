@@ -233,7 +233,7 @@ def test_joint_training_learns_the_jacobian_of_the_exact_best_response(make, des
     response = Joint(make, sample_scale=0.2, interval=4000).bind(problem)
     hyper = hyper_at(0.0, torch.zeros(P, dtype=torch.float64))
     evaluation = response.evaluate(hyper, torch.ones(1, dtype=torch.float64), response.begin(0))
-    phi, x = evaluation.state.memory.phi, torch.zeros(1, P, dtype=torch.float64)
+    phi, x = evaluation.state.memory.phi.double(), torch.zeros(1, P, dtype=torch.float64)
     units = torch.eye(problem.network.n_weights, dtype=torch.float64)
     learnt = torch.cat([response.hypernet.to_decays(phi, x, unit[None]) for unit in units]).numpy()
     assert (learnt * exact).sum() / np.linalg.norm(learnt) / np.linalg.norm(exact) > cosine

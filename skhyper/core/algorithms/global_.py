@@ -48,8 +48,8 @@ class GlobalResponse(GeneratingResponse):
         return 2 * self.algorithm.sample_scale / 2 ** (self.algorithm.rounds - 1)
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        training, algorithm, at = progress.training, self.algorithm, self.log_decays(hyper)
-        learnt = progress.memory or self.begin_learning(training, at)
+        training, algorithm = progress.training, self.algorithm
+        learnt = progress.memory or self.begin_learning(training, hyper)
         number, within = divmod(learnt.age, algorithm.round_length)
         if within or number >= algorithm.rounds:
             return self.learn(training, learnt, hyper, 0)
@@ -57,4 +57,4 @@ class GlobalResponse(GeneratingResponse):
         if n_steps is None:
             n_steps = self.problem.recipe.max_epochs * self.trainer.steps_per_epoch
         scale, part = algorithm.sample_scale / 2**number, -(-n_steps // algorithm.rounds)
-        return self.learn(training, self.follow(learnt, at), hyper, part, scale, settling=True)
+        return self.learn(training, self.follow(learnt, hyper), hyper, part, scale, settling=True)

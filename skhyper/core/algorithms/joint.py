@@ -39,6 +39,5 @@ class JointResponse(GeneratingResponse):
         return 2 * self.algorithm.sample_scale
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        at, training = self.log_decays(hyper), progress.training
-        learnt = self.follow(progress.memory or self.begin_learning(training, at), at)
-        return self.learn(training, learnt, hyper, self.interval, self.algorithm.sample_scale)
+        learnt = self.follow(progress.memory or self.begin_learning(progress.training, hyper), hyper)
+        return self.learn(progress.training, learnt, hyper, self.interval, self.algorithm.sample_scale)

@@ -39,7 +39,8 @@ class Simplified(Generating):
 
     def bind(self, problem: NetworkProblem) -> "SimplifiedResponse":
         parts = self.parts(problem)
-        if isinstance(parts[-2], Elementwise) and not self.dither:
+        *_, hypernet, _, _ = parts
+        if isinstance(hypernet, Elementwise) and not self.dither:
             raise ValueError(
                 "the elementwise hypernetwork is centred at the present decays and learns from sampled ones: "
                 "use it with joint training, or train a linear one"
@@ -58,13 +59,14 @@ class SimplifiedResponse(GeneratingResponse):
         return 2 * self.algorithm.dither or REACH
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        training, at, dither = progress.training, self.log_decays(hyper), self.algorithm.dither
+        training, dither = progress.training, self.algorithm.dither
         if len(progress.losses) < self.algorithm.warm_up:
             decay = self.decay(hyper)
             return *self.trainer.run(training, decay, self.interval), None
-        learnt = progress.memory or self.begin_learning(training, at if dither else at - BELOW)
+        first = hyper if dither else hyper._replace(log_alpha=hyper.log_alpha - BELOW)
+        learnt = progress.memory or self.begin_learning(training, first)
         if dither:
-            learnt = self.follow(learnt, at)
+            learnt = self.follow(learnt, hyper)
         return self.learn(training, learnt, hyper, self.interval, dither, once=True)
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
