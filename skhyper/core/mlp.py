@@ -150,7 +150,7 @@ class MLP:
                 (coefficients.addmm_ if w.ndim == 1 else coefficients.baddbmm_)(h.mT, u)
                 intercepts.add_(u.sum(-2))
             if depth:
-                u = (u @ layers[depth].coefficients.to(u).mT).mul_(self.activation.slope(h))
+                u = (u @ _as(layers[depth].coefficients, u).mT).mul_(self.activation.slope(h))
         return gradient
 
     def push(self, w: Tensor, tape: Tape, v: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class MLP:
             h = tape.inputs[depth]
             moved = _affine(along, h)
             if tangent is not None:
-                moved = moved.add_((tangent * self.activation.slope(h)) @ layer.coefficients.to(h))
+                moved = moved.add_((tangent * self.activation.slope(h)) @ _as(layer.coefficients, h))
             tangent = moved
         assert tangent is not None
         return tangent
@@ -191,10 +191,15 @@ class MLP:
 
 
 def _affine(layer: Layer, h: Tensor) -> Tensor:
-    coefficients, intercepts = layer.coefficients.to(h), layer.intercepts.to(h)
+    coefficients, intercepts = _as(layer.coefficients, h), _as(layer.intercepts, h)
     if coefficients.ndim == 2:
         return torch.addmm(intercepts, h, coefficients)
     return (h @ coefficients).add_(intercepts[..., None, :])
+
+
+def _as(w: Tensor, rows: Tensor) -> Tensor:
+    """In the precision of the rows; `Tensor.to` takes its time even where there is nothing to do."""
+    return w if w.dtype == rows.dtype else w.to(rows)
 
 
 def rows_of(design: Design) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import blocks
+from .blocks import BLOCK, blocks
 
 
 class Moments(NamedTuple):
@@ -29,9 +29,13 @@ class Descent(ABC):
     def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
         """Move w at a share of the rate; may write to w, g and the moments."""
         first, second, t = moments
+        after = Moments(first, second, t + 1)
+        if w.shape[-1] <= BLOCK:
+            self.move(w, g, after, share)
+            return after
         for block in blocks(w.shape[-1]):
             self.move(w[..., block], g[..., block], Moments(first[..., block], second[..., block], t + 1), share)
-        return Moments(first, second, t + 1)
+        return after
 
     @abstractmethod
     def move(self, w: Tensor, g: Tensor, moments: Moments, share: float) -> None:

@@ -29,7 +29,7 @@ INTERVALS = (5, 20)  # as far as this many training steps between two allow it
 REACH = 1.0  # units of log alpha in which a tangent is trusted,
 CURVE_POINTS = 41  # points of a curve in both directions,
 ACCURATE_ROWS, ACCURATE_STEPS = 1024, 50  # rows and steps of conjugate gradients where it is taken with care
-ROWS_AT_ONCE = 128  # of a Hessian taken with care
+AT_ONCE = 2**18  # numbers of a layer's activations in a product with the Hessian
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
 # Of what is remembered beside the weights: the past of the descent, and the best weights so far.
 PRECISION = torch.float32
@@ -234,7 +234,8 @@ class System:
         metric = trainer.recipe.descent.metric(training.moments).to(dtype)
         self.diagonal = metric.mul_((c.sum(-1, keepdim=True) / steps).to(dtype)).add_(decay.to(dtype))
         self.network, self.w = problem.network, training.w
-        split = (part.to(dtype).split(ROWS_AT_ONCE, -2) for part in (rows.x, rows.y, c[..., None]))
+        n_rows = max(1, AT_ONCE // max(self.network.sizes))
+        split = (part.to(dtype).split(n_rows, -2) for part in (rows.x, rows.y, c[..., None]))
         self.parts = [self._part(problem.loss, *part) for part in zip(*split, strict=True)]
 
     def _part(self, loss: Loss, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tape, Callable[[Tensor], Tensor]]:
