@@ -22,7 +22,8 @@ from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy, tan
 from .training import Trainer
 from .walk import Pace, Walk
 
-FIRST_ALPHA = 0.2  # times the outer loss of constant outputs
+FIRST_ALPHA = 0.2  # times the outer loss of constant outputs,
+FIRST_EVEN_ALPHA = 1e-3  # where decays are not divided by the weight of a batch
 LENGTH = 1.0  # epochs of a stage at most,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
@@ -193,7 +194,8 @@ class _HyperTraining:
         f = problem.loss.start(problem.y, problem.train)
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
-        return (FIRST_ALPHA * loss).clamp(min=1e-300).log().clamp(*self.plan.bounds)
+        share = FIRST_EVEN_ALPHA if problem.recipe.even_decay else FIRST_ALPHA
+        return (share * loss).clamp(min=1e-300).log().clamp(*self.plan.bounds)
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from .decays import Decays
 from .designs import Design
 from .losses import Loss
-from .mlp import MLP
+from .main_network import MainNetwork
 from .networks import LinearNetwork
 from .recipe import Recipe
 
@@ -118,13 +118,13 @@ class Problem(Folds):
 
 @dataclass(frozen=True)
 class NetworkProblem(Folds):
-    """The bilevel problem of a multilayer perceptron, whose rows come in batches.
+    """The bilevel problem of a network that is trained step by step, whose rows come in batches.
 
     With m batches an epoch, `train` holds sample weights divided by m: then the decays are per unit of a batch's
     weight (`core/training.py`).
     """
 
-    network: MLP
+    network: MainNetwork
     recipe: Recipe = field(default_factory=Recipe)
 
 

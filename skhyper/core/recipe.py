@@ -35,19 +35,26 @@ class Descent(ABC):
 
 @dataclass(frozen=True)
 class Adam(Descent):
-    """Kingma and Ba (2015), epsilon as in scikit-learn: outside of the correction for the start."""
+    """Kingma and Ba (2015).
+
+    `corrected` says whether epsilon is added to the root that is corrected for the start, as torch does; scikit-learn
+    adds it to the root before its correction.
+    """
 
     rate: float = 1e-3
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    corrected: bool = False
 
     def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
         first, second, t = moments[0], moments[1], moments[2] + 1
         first.lerp_(g, 1 - self.beta_1)
         second.mul_(self.beta_2).addcmul_(g, g, value=1 - self.beta_2)
-        rate = share * self.rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
-        w.addcdiv_(first, torch.sqrt(second, out=g).add_(self.epsilon), value=-rate)
+        correction = (1 - self.beta_2**t) ** 0.5
+        rate = share * self.rate * correction / (1 - self.beta_1**t)
+        epsilon = self.epsilon * correction if self.corrected else self.epsilon
+        w.addcdiv_(first, torch.sqrt(second, out=g).add_(epsilon), value=-rate)
         return Moments(first, second, t)
 
     def metric(self, moments: Moments) -> Tensor:
@@ -94,6 +101,8 @@ class Recipe:
         Epochs without a lower held-out loss after which training ends; None: the procedure's own.
     shuffle : bool
         Whether every epoch deals the rows anew.
+    even_decay : bool
+        Whether decays act on every step alike; else a step divides them by the weight of its batch.
     """
 
     descent: Descent = Adam()
@@ -101,3 +110,4 @@ class Recipe:
     max_epochs: int = 200
     patience: int | None = None
     shuffle: bool = True
+    even_decay: bool = False

@@ -131,7 +131,7 @@ class TrainedResponse(Response):
         """The outer loss of each fold, (K, n_weights) -> (K,)."""
         network, loss = self.problem.network, self.problem.outer_loss
         parts = self.validation.parts(VALIDATION_ROWS)
-        return torch.stack([(c * loss.value(network.forward(w, x).f, y)).sum(-1) for x, y, c in parts]).sum(0)
+        return torch.stack([(b.c * loss.value(network.predict(w, b.x), b.y)).sum(-1) for b in parts]).sum(0)
 
 
 @dataclass(frozen=True)

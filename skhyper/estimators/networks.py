@@ -50,7 +50,7 @@ def make_training_plan(
 
 def network_seed(estimator: Any, random_state: Any) -> np.random.RandomState:
     """Random numbers of the weights and of the batches: the estimator's own, or those of the search."""
-    own = estimator.random_state
+    own = getattr(estimator, "random_state", None)
     return check_random_state(random_state if own is None else own)
 
 

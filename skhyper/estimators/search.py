@@ -556,5 +556,5 @@ def _work(job: Job) -> float:
     n, p = len(job.y), getattr(job.x, "shape", (0, 1))[-1]
     adapter, estimator = job.target.adapter, job.target.leaf.estimator
     if isinstance(adapter, NetworkAdapter):
-        return float(p) * adapter.recipe(estimator).batch_size * max((1, *adapter.hidden_sizes(estimator)))
+        return adapter.work(estimator, p)
     return float(n) * p * min(n, p)
