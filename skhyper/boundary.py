@@ -66,14 +66,15 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
 
 
 @contextmanager
-def users_dtype() -> Iterator[None]:
-    """Inside a session, torch's default dtype as it was outside: for code of the user's."""
+def users_torch() -> Iterator[None]:
+    """For code of the user's: torch's default dtype as it is outside of the session, and what is drawn undone."""
     dtype = torch.get_default_dtype()
-    torch.set_default_dtype(_users_dtype.get() or dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.set_default_dtype(_users_dtype.get() or dtype)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 @cache

@@ -18,7 +18,14 @@ from ..core.module_network import ModuleNetwork, Parameter
 
 SUM_ERROR = 1e-3  # by which probabilities of a row may miss one
 
-Key = tuple[Any, ...]
+
+class Column(NamedTuple):
+    """The decay of a column of X, by its position or its group's label; all others are called by their names."""
+
+    of: Any
+
+
+Keys = tuple[list[Any], NDArray[np.int64]]  # of the decays of a parameter, and for each weight the position of its key
 
 
 class ModuleSolution(NamedTuple):
@@ -128,7 +135,7 @@ class ModuleGranularity:
     of_features: Granularity
     rows: NDArray[Any]
     undecayed: tuple[str, ...] = ()
-    _keys: dict[Key, int] = field(default_factory=dict, repr=False)
+    _keys: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def index(self, network: ModuleNetwork) -> Tensor:
         """The decay of each weight, -1 where there is none: (n_weights,)."""
@@ -139,8 +146,8 @@ class ModuleGranularity:
             if any(fnmatch(p.name, pattern) for pattern in self.undecayed):
                 parts.append(np.full(p.end - p.start, -1))
                 continue
-            numbers, positions = keys_of(p)
-            found = np.array([self._keys.setdefault(key, len(self._keys)) for key in numbers])
+            keys, positions = keys_of(p)
+            found = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys])
             parts.append(found[positions].ravel())
         if not self._keys:
             raise ValueError("optimizer__param_groups leave no parameter of the module with a decay to tune.")
@@ -148,18 +155,16 @@ class ModuleGranularity:
 
     def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
         """What each decay is called: a layer, a (parameter, position), or a column of X."""
-        name = self.of_features.name
-        if self.of_features.labels is None and name == "global":
-            return ["all"]
-        found = [features[key[1]] if key[0] is None and self.of_features.labels is None else key for key in self._keys]
-        return [key[-1] if isinstance(key, tuple) and (key[0] is None or len(key) == 1) else key for key in found]
+        named = features if self.of_features.labels is None else None
+        columns = {key: key.of if named is None else named[key.of] for key in self._keys if isinstance(key, Column)}
+        return [columns.get(key, key) for key in self._keys]
 
-    def feature_decays(self, decays: Any, n_features: int, n_outputs: int) -> None:
+    def feature_decays(self, decays: Any, n_features: int, n_outputs: int) -> Any:
         """None: no column scaling keeps the decays of a network."""
         return None
 
-    def _rule(self, network: ModuleNetwork) -> Callable[[Parameter], tuple[list[Key], NDArray[np.int64]]]:
-        """Parameter -> keys of its decays, and for each of its weights the position of its key."""
+    def _rule(self, network: ModuleNetwork) -> Callable[[Parameter], Keys]:
+        """Which weights of a parameter share a decay."""
         name, labels = self.of_features
         if labels is not None or name == "feature":
             groups = [*range(int(np.prod(self.rows.shape[1:])))] if labels is None else list(labels)
@@ -169,7 +174,7 @@ class ModuleGranularity:
             return lambda p: _by_output(p, network.parameters)
         if name == "weight":
             return lambda p: ([(p.name, *at) for at in product(*map(range, p.shape))], np.arange(p.end - p.start))
-        return lambda p: ([("all",) if name == "global" else (_layer(p),)], np.zeros(p.end - p.start, dtype=np.int64))
+        return lambda p: _one("all" if name == "global" else _layer(p), p)
 
     def _readers(self, network: ModuleNetwork) -> list[str]:
         """Names of the linear layers that read X as it is."""
@@ -200,25 +205,28 @@ def _layer(p: Parameter) -> str:
     return p.name.rpartition(".")[0] or p.name
 
 
-def _by_output(p: Parameter, parameters: list[Parameter]) -> tuple[list[Key], NDArray[np.int64]]:
+def _one(key: str, p: Parameter) -> Keys:
+    return [key], np.zeros(p.end - p.start, dtype=np.int64)
+
+
+def _by_output(p: Parameter, parameters: list[Parameter]) -> Keys:
     owner = p
     if len(p.shape) == 1:
         beside = (q for q in parameters if _layer(q) == _layer(p) and len(q.shape) > 1 and q.shape[0] == p.shape[0])
         owner = next(beside, p)
     if not p.shape:
-        return [(p.name,)], np.zeros(1, dtype=np.int64)
+        return _one(p.name, p)
     positions = np.repeat(np.arange(p.shape[0]), (p.end - p.start) // p.shape[0])
     return [(owner.name, j) for j in range(p.shape[0])], positions
 
 
-def _by_input(p: Parameter, groups: list[Any] | None, by_layer: bool) -> tuple[list[Key], NDArray[np.int64]]:
-    size = p.end - p.start
+def _by_input(p: Parameter, groups: list[Any] | None, by_layer: bool) -> Keys:
     if groups is not None:
         order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         one = np.array([order[group] for group in groups])
-        return [(None, group) for group in order], np.tile(one, p.shape[0])
+        return [Column(group) for group in order], np.tile(one, p.shape[0])
     if by_layer or len(p.shape) < 2:
-        return [(_layer(p) if by_layer else p.name,)], np.zeros(size, dtype=np.int64)
+        return _one(_layer(p) if by_layer else p.name, p)
     positions = np.broadcast_to(np.arange(p.shape[1]).reshape(1, -1, *[1] * (len(p.shape) - 2)), p.shape)
     return [(p.name, i) for i in range(p.shape[1])], positions.ravel()
 

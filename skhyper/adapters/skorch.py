@@ -21,26 +21,18 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from ..boundary import Granularity, users_dtype
+from ..boundary import Granularity, users_torch
 from ..core.losses import Huber, LogLoss, Loss, MultinomialLogLoss, Rescaled, SquaredError, TweedieLog
 from ..core.module_network import ModuleNetwork
-from ..core.recipe import Adam, Descent, Momentum, Recipe
+from ..core.recipe import Recipe
 from ..core.training import n_batches
-from .base import SQUARED_SCORES, Array, Targets, one_hot, refuse
+from .base import SQUARED_SCORES, Array, Targets, one_hot
 from .module import ModuleGranularity, ModuleSolution, module_network, trained_parameters
 from .network import NetworkAdapter
+from .skorch_settings import check_training, criterion_of, descent_of, early_stopping, loading_of, undecayed
 
-# Callbacks whose effect on training the search would lack.
-CHANGING = (GradientNormClipping, LRScheduler, ParamMapper)
-# Methods that say what is minimised and how: with their own version a class trains something else.
-TRAINING = ("fit_loop", "get_dataset", "get_iterator", "get_loss", "infer", "run_single_epoch", "train_step")
-TRAINING += ("train_step_single", "initialize_optimizer")
-# Options of optimizers that do not change what they compute.
-INDIFFERENT = ("capturable", "differentiable", "foreach", "fused")
 WHOLE = 2**31  # rows of a batch of size -1
 ROWS = 2  # on which a module is tried
 
@@ -54,85 +46,28 @@ class SkorchAdapter(NetworkAdapter):
     criteria: ClassVar[tuple[type[nn.Module], ...]]
 
     def check(self, estimator: Any) -> None:
-        self._check_training(estimator)
-        self._criterion(estimator)
-        self._descent(estimator)
+        check_training(estimator, self.served)
+        criterion_of(estimator, self.criteria)
+        descent_of(estimator)
         undecayed(estimator)
         early_stopping(estimator)
         if not isinstance(estimator.max_epochs, Integral) or estimator.max_epochs < 1:
             raise ValueError(f"max_epochs must be an integer >= 1, got {estimator.max_epochs!r}.")
-        size = _loading(estimator)["batch_size"]
+        size = loading_of(estimator)["batch_size"]
         if not isinstance(size, Integral) or (size < 1 and size != -1):
             raise ValueError(f"batch_size must be an integer >= 1, or -1 for all rows, got {size!r}.")
 
-    def _check_training(self, estimator: Any) -> None:
-        own = [name for name in TRAINING if getattr(type(estimator), name) is not getattr(self.served, name)]
-        if own:
-            raise TypeError(
-                f"{type(estimator).__name__} overrides {own[0]}, and the search trains by itself; it can tune classes "
-                f"that keep {self.served.__name__}.{own[0]}."
-            )
-        if estimator.iterator_train is not DataLoader:
-            refuse(estimator, "iterator_train", "the search deals the rows itself; keep torch's DataLoader.")
-        if estimator.dataset is not skorch.dataset.Dataset:
-            refuse(estimator, "dataset", "the search reads X as an array; keep skorch's Dataset.")
-        if torch.device(estimator.device).type != "cpu":
-            refuse(estimator, "device", "the search trains on the CPU; set device='cpu'.")
-        loading = _loading(estimator)
-        for name in ("batch_sampler", "collate_fn", "drop_last", "sampler"):
-            if loading.get(name):
-                refuse(estimator, f"iterator_train__{name}", "the search deals all rows itself; leave it out.")
-
     def recipe(self, estimator: Any) -> Recipe:
-        loading = _loading(estimator)
+        loading = loading_of(estimator)
         size = WHOLE if loading["batch_size"] == -1 else int(loading["batch_size"])
         return Recipe(
-            self._descent(estimator),
+            descent_of(estimator),
             size,
             int(estimator.max_epochs),
             early_stopping(estimator),
             bool(loading.get("shuffle", False)),
             even_decay=True,
         )
-
-    def _descent(self, estimator: Any) -> Descent:
-        """The optimizer as a rule of the core."""
-        options = {"lr": estimator.lr, **estimator.get_params_for("optimizer")}
-        options = {k: v for k, v in options.items() if k not in (*INDIFFERENT, "weight_decay", "param_groups")}
-        rate = float(options.pop("lr"))
-        if not rate > 0:
-            raise ValueError(f"lr must be > 0, got {rate!r}.")
-        if estimator.optimizer is torch.optim.SGD:
-            momentum, nesterov = float(options.pop("momentum", 0.0)), bool(options.pop("nesterov", False))
-            descent: Descent = Momentum(rate, momentum, nesterov)
-        elif estimator.optimizer is torch.optim.Adam:
-            beta_1, beta_2 = options.pop("betas", (0.9, 0.999))
-            descent = Adam(rate, beta_1, beta_2, float(options.pop("eps", 1e-8)), corrected=True)
-        elif estimator.optimizer is torch.optim.AdamW:
-            refuse(estimator, "optimizer", "its weight_decay is no penalty of the loss; set torch.optim.Adam.")
-        else:
-            refuse(estimator, "optimizer", "set torch.optim.SGD or torch.optim.Adam.")
-        for name, value in options.items():
-            if value:
-                refuse(estimator, f"optimizer__{name}", "the search's own steps lack it; leave it out.")
-        return descent
-
-    def _criterion(self, estimator: Any) -> nn.Module:
-        """The criterion, whose settings are those that the core's losses have."""
-        criterion = estimator.initialized_instance(estimator.criterion, estimator.get_params_for("criterion"))
-        if not isinstance(criterion, self.criteria):
-            names = ", ".join(f"torch.nn.{kind.__name__}" for kind in self.criteria)
-            refuse(estimator, "criterion", f"set one of {names}.")
-        plain = {"reduction": "mean", "weight": None, "pos_weight": None, "label_smoothing": 0.0, "full": False}
-        plain |= {"ignore_index": -100, "log_input": True}
-        for name, value in plain.items():
-            found = getattr(criterion, name, value)
-            if found is not value and (isinstance(found, Tensor) or found != value):
-                raise TypeError(
-                    f"{type(estimator).__name__}(criterion__{name}={found!r}) cannot be tuned by hypergradients: the "
-                    f"search's losses have {value!r} alone."
-                )
-        return criterion
 
     def read(self, estimator: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """Rows as flat ones; the estimator gets `input_rows_`, some rows as its module reads them."""
@@ -151,7 +86,7 @@ class SkorchAdapter(NetworkAdapter):
 
     def network(self, estimator: Any, n_features: int, n_outputs: int) -> ModuleNetwork:
         log_link = None
-        if isinstance(self._criterion(estimator), nn.NLLLoss):
+        if isinstance(criterion_of(estimator, self.criteria), nn.NLLLoss):
             log_link = float(torch.finfo(torch.float32).eps)
         network = module_network(_initialised(estimator), estimator.input_rows_, log_link)
         self.check_outputs(estimator, network.n_outputs, n_outputs)
@@ -217,7 +152,7 @@ class NeuralNetRegressorAdapter(SkorchAdapter):
         return Targets(y.reshape(len(y), -1), _shares(estimator, train, sample_weight))
 
     def loss(self, estimator: Any, n_outputs: int) -> Loss:
-        criterion = self._criterion(estimator)
+        criterion = criterion_of(estimator, self.criteria)
         if isinstance(criterion, nn.MSELoss):
             return Rescaled(SquaredError(), 2 / n_outputs)
         if isinstance(criterion, nn.HuberLoss):
@@ -227,11 +162,11 @@ class NeuralNetRegressorAdapter(SkorchAdapter):
         return Rescaled(TweedieLog(1.0), 1 / n_outputs)
 
     def own_outer(self, estimator: Any, n_outputs: int) -> Loss:
-        squared = isinstance(self._criterion(estimator), nn.MSELoss)
+        squared = isinstance(criterion_of(estimator, self.criteria), nn.MSELoss)
         return SquaredError() if squared else self.loss(estimator, n_outputs)
 
     def twins(self, estimator: Any, n_outputs: int) -> Mapping[str, Loss]:
-        poisson = isinstance(self._criterion(estimator), nn.PoissonNLLLoss)
+        poisson = isinstance(criterion_of(estimator, self.criteria), nn.PoissonNLLLoss)
         return {} if poisson else dict.fromkeys(SQUARED_SCORES, SquaredError())
 
 
@@ -312,61 +247,17 @@ def register_all(register: Callable[[type, Any], None]) -> None:
         register(adapter.served, adapter)
 
 
-def undecayed(estimator: Any) -> tuple[str, ...]:
-    """Patterns of the parameters whose group has a weight_decay of 0.
-
-    Raises
-    ------
-    TypeError
-        If a group says anything else.
-    """
-    groups = estimator.get_params_for("optimizer").get("param_groups", [])
-    if any(dict(options) != {"weight_decay": 0} for _, options in groups):
-        raise TypeError(
-            f"{type(estimator).__name__}(optimizer__param_groups={groups!r}) cannot be tuned by hypergradients: groups "
-            "can have weight_decay=0, parameters without decay, and nothing else of their own."
-        )
-    return tuple(pattern for pattern, _ in groups)
-
-
-def early_stopping(estimator: Any) -> int | None:
-    """The patience of EarlyStopping, where it is among the callbacks.
-
-    Raises
-    ------
-    TypeError
-        If a callback changes the training.
-    """
-    callbacks = estimator.callbacks if isinstance(estimator.callbacks, list | tuple) else []
-    patience = None
-    for callback in (entry[1] if isinstance(entry, tuple) else entry for entry in callbacks):
-        kind = callback if isinstance(callback, type) else type(callback)
-        if issubclass(kind, CHANGING):
-            raise TypeError(
-                f"{type(estimator).__name__}(callbacks={kind.__name__}) cannot be tuned by hypergradients: the callback "
-                "changes the training, and the search trains by itself; leave it out."
-            )
-        if issubclass(kind, EarlyStopping):
-            patience = int(kind().patience if isinstance(callback, type) else callback.patience)
-    return patience
-
-
-def _loading(estimator: Any) -> dict[str, Any]:
-    """How rows come in batches."""
-    return {"batch_size": estimator.batch_size, **estimator.get_params_for("iterator_train")}
-
-
 def _shares(estimator: Any, train: NDArray[np.int64], sample_weight: Array | None) -> Array:
     """Weights of training rows whose sum is the number of batches: a batch's sum is about one."""
     if sample_weight is not None:
         raise ValueError(f"sample_weight must be None: {type(estimator).__name__}.fit reads none.")
-    size = _loading(estimator)["batch_size"]
+    size = loading_of(estimator)["batch_size"]
     return np.full(len(train), n_batches(len(train), WHOLE if size == -1 else int(size)) / len(train))
 
 
 def _initialise(net: Any, seed: int = 0) -> None:
     """`net.initialize()` with the user's default dtype, and random numbers from a seed of its own."""
-    with torch.random.fork_rng(devices=[]), users_dtype():
+    with users_torch():
         torch.manual_seed(seed)
         net.initialize()
 

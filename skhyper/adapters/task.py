@@ -165,8 +165,8 @@ def make_task(
         kind, encode = adapter.granularity(folds[0].shell, kind), encode_network
         if adapter.fixed_columns and columns is not None:
             raise ValueError(
-                f"{type(leaf.estimator).__name__} has a fixed number of inputs, but preprocessing gives the folds of cv "
-                "different columns; use transformers whose columns do not depend on the rows."
+                f"{type(leaf.estimator).__name__} has a fixed number of inputs, but preprocessing gives the folds of "
+                "cv different columns; use transformers whose columns do not depend on the rows."
             )
     matrices = [fold.x for fold in folds]
     if columns is not None:

@@ -191,7 +191,7 @@ def penalised_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The penalised loss of a batch, per unit of its weight, and its gradient: (K,), (K, n_weights)."""
     if len(w) == 1:
-        one = Batch(*(part[0] for part in batch[:4]), batch.noise)
+        one = Batch(batch.x[0], batch.y[0], batch.c[0], batch.unit[0], batch.noise)
         value, g = _one(network, loss, w[0], one, decay[0])
         return value[None], g[None]
     return _one(network, loss, w, batch, decay)

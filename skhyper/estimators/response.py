@@ -14,6 +14,7 @@ from ..core.result import Result
 
 Array = NDArray[np.float64]
 
+
 def response_curve(result: Result, index: int) -> tuple[Array, Array]:
     """Log alpha, ascending, and the mean outer loss there: of the chosen row, or as the global alpha was tuned."""
     curve = result.snapshots[index].curve

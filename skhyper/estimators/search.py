@@ -82,12 +82,12 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
     estimator : estimator
         Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
         TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor, MLPClassifier, HypernetRegressor
-        or HypernetClassifier, alone, at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty
-        must be smooth.
+        or HypernetClassifier, or skorch's NeuralNetRegressor, NeuralNetClassifier or NeuralNetBinaryClassifier, alone,
+        at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth.
     granularity : {"auto", "global", "layer", "output", "feature", "weight"}, default="auto"
         Which weights share a decay: all; those of a layer; those of an output; those of a feature, for all outputs;
-        none. "auto" is "feature". In a neural network an output is a unit of any layer, a feature is what a unit
-        reads, and "auto" is "global".
+        none. "auto" is "feature". In a neural network an output is a unit or filter of any layer, a feature is what a
+        unit reads, and "auto" is "global".
     decay_groups : array-like of shape (n_features,) or dict, default=None
         Features with equal entries share a decay. The features are those that the final estimator sees; a dict maps
         their names to groups.
@@ -264,7 +264,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
+            Training data; for skorch's nets an array of shape (n_samples, ...) as their modules read it.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         **params : dict
