@@ -158,6 +158,7 @@ class Overriding(NeuralNetRegressor):
         (regressor(optimizer=torch.optim.RMSprop), r"optimizer=<class .*RMSprop"),
         (regressor(optimizer=torch.optim.Adam, optimizer__amsgrad=True), "optimizer__amsgrad=True"),
         (regressor(optimizer__param_groups=[("*.bias", {"lr": 0.1})]), "optimizer__param_groups"),
+        (regressor(criterion=type("Own", (nn.MSELoss,), {})), r"criterion=<class .*Own"),
         (regressor(criterion=nn.L1Loss), r"criterion=<class .*L1Loss"),
         (regressor(criterion=nn.MSELoss, criterion__reduction="sum"), "criterion__reduction='sum'"),
         (classifier(criterion__weight=torch.ones(3)), "criterion__weight"),
