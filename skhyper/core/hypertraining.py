@@ -15,10 +15,11 @@ from torch import Tensor
 
 from .decays import Decays, Hyper
 from .hyperoptim import Objective
+from .layer_family import LayerFamily
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
 from .result import Record, Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy, tangent
+from .trained import Penalty, Progress, TrainedResponse, TrainingAlgorithm, accuracy, tangent
 from .training import Trainer
 from .walk import Pace, Walk
 
@@ -28,6 +29,7 @@ LENGTH = 1.0  # epochs of a stage at most,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
+FAMILY_TAU = 1.0  # of the prior of the family's numbers, in units of log alpha
 FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
@@ -39,7 +41,9 @@ class TrainingPlan:
     Parameters
     ----------
     taus : tuple of float
-        Standard deviations of the prior of offsets around the global alpha; empty for the global alpha alone.
+        Standard deviations of the prior of offsets around the global alpha; empty for none.
+    exponents : tuple of float or None
+        Exponents of the decay family to try, with an alpha of each layer; None: each layer's own, which moves.
     bounds : tuple of float
         Bounds of log alpha.
     log_scale : bool
@@ -49,6 +53,7 @@ class TrainingPlan:
     """
 
     taus: tuple[float, ...] = ()
+    exponents: tuple[float | None, ...] = ()
     bounds: tuple[float, float] = (math.log(1e-8), math.log(1e8))
     log_scale: bool = False
     pace: Pace = field(default_factory=Pace)
@@ -64,6 +69,7 @@ class Checkpoint:
     end: Stage
     s2: Tensor
     records: tuple[Record, ...]
+    family: LayerFamily | None = None
 
 
 class Trained(NamedTuple):
@@ -144,6 +150,7 @@ class _HyperTraining:
                 self._resume(checkpoint)
             else:
                 self._global()
+                self._families()
                 self._finer()
         except OutOfBudget as stop:
             reason = stop.reason
@@ -157,7 +164,8 @@ class _HyperTraining:
         return Result(tuple(self.snapshots), self.s2, records, reason, self.response, self._checkpoint(records))
 
     def _checkpoint(self, records: tuple[Record, ...]) -> Checkpoint:
-        return Checkpoint(tuple(self.snapshots[:-1]), self.stage, self.walk, self.end, self.s2, records)
+        family = self.snapshots[-1].family
+        return Checkpoint(tuple(self.snapshots[:-1]), self.stage, self.walk, self.end, self.s2, records, family)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """The last stage goes on; its patience begins anew where it had run out."""
@@ -165,7 +173,8 @@ class _HyperTraining:
         self.journal.records = list(checkpoint.records)
         self.stage, self.walk, self.end = checkpoint.stage, checkpoint.walk, checkpoint.end
         self.walk.resume()
-        response = self._bind(self._fitted_part()) if self.snapshots else self.response
+        fitted = replace(self._fitted_part(), family=checkpoint.family)
+        response = self._bind(fitted) if self.snapshots else self.response
         limit = self.end.n_iter + self.journal.budget.max_iter
         self.end.stop_reason = StopReason.MAX_ITER
         self._run(response, limit, self.end.last)
@@ -179,14 +188,27 @@ class _HyperTraining:
         self._stage("global alpha", self.response, hyper, start, 1, math.inf)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
+    def _families(self) -> None:
+        start, problem = self.snapshots[0], self.problem
+        for exponent in self.plan.exponents:
+            family = LayerFamily.at(problem.decays, problem.network.layer(), start.w, exponent)
+            hyper = start.hyper._replace(offsets=torch.zeros(family.n_numbers, dtype=torch.float64))
+            response = self._bind(replace(self._fitted_part(), family=family))
+            name = "family, q of each layer" if exponent is None else f"family, q = {exponent:g}"
+            self._stage(name, response, hyper, self._again(start), 1 + family.n_numbers, FAMILY_TAU)
+
     def _finer(self) -> None:
         start = self.snapshots[0]
         hyper = start.hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float32))
         count = 1 + self.problem.decays.n_groups
-        response = self._bind(self._fitted_part())
+        response = self._bind(self._fitted_part()) if self.plan.taus else self.response
         for tau in self.plan.taus:
-            begin = start.state._replace(training=start.state.training._replace(w=start.w.clone()), memory=None)
-            self._stage(f"finer decays, tau = {tau:g}", response, hyper, begin, count, tau)
+            self._stage(f"finer decays, tau = {tau:g}", response, hyper, self._again(start), count, tau)
+
+    def _again(self, start: Snapshot) -> Progress:
+        """Training from the weights of a snapshot on."""
+        progress: Progress = start.state
+        return progress._replace(training=progress.training._replace(w=start.w.clone()), memory=None)
 
     def _first_alpha(self) -> Tensor:
         """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
@@ -220,7 +242,8 @@ class _HyperTraining:
         pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * LATEST)
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         self.stage, self.end = (name, count, tau), Stage()
-        self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
+        limits = None if problem.family is None else problem.family.limits()
+        self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None, limits=limits)
         self._run(response, limit, start)
 
     def _run(self, response: TrainedResponse, limit: int, start: Progress) -> None:
@@ -245,6 +268,10 @@ class _HyperTraining:
         if snapshot.hyper.offsets is None:
             # Weights are best before they memorise; what decay keeps them from it is known later.
             snapshot = replace(snapshot, hyper=walk.hyper)
+        family = response.problem.family
+        if family is not None:
+            mean = family.exponents(snapshot.hyper).mean()
+            snapshot = replace(snapshot, hyper=snapshot.hyper._replace(exponent=mean), family=family)
         problem = self.problem
         judging = response.judged_by(replace(response.problem, validation=problem.validation))
         curve = judging.curve(snapshot.state, snapshot.hyper)
@@ -265,20 +292,25 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     progress: Progress = snapshot.state
     done = progress.epochs
     trainer = Trainer(problem)
-    decays, hyper = problem.decays, snapshot.hyper
-    if hyper.offsets is None:
-        decays = global_decays(decays)
-    w = snapshot.w[:1]
-    s2 = decays.scale(w)
-    state = trainer.start(done, w)
+    decays, hyper, family = problem.decays, snapshot.hyper, snapshot.family
+    if family is not None:
+        family = family.first_fold(decays)
+
+    def log_decays(w: Tensor) -> Tensor:
+        """Of every group, (1, n_groups)."""
+        if family is not None:
+            return family.log_decays(w, hyper)
+        logs = hyper.log_alpha if hyper.offsets is None else hyper.log_alpha + hyper.offsets
+        return logs.to(w).expand(1, decays.n_groups)
+
+    state = trainer.start(done, snapshot.w[:1])
     losses: list[float] = []
     for _ in range(math.ceil(FURTHER * done)):
-        decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
-        state, loss = trainer.run(state, decay, trainer.steps_per_epoch)
+        state, loss = trainer.run(state, decays.spread(log_decays(state.w).exp()), trainer.steps_per_epoch)
         losses.append(float(loss))
         if budget.seconds > budget.time_limit:
             break
-    log_decays = problem.decays.log_decays(state.w, hyper, problem.decays.scale(state.w))
-    decay = decays.spread(decays.log_decays(state.w, hyper, s2).exp())
-    moved = tangent(problem, trainer, state, decay)
-    return Trained(state.w, log_decays[0].exp(), losses, done + len(losses), moved)
+    found = log_decays(state.w).exp()
+    concavity = None if family is None else family.concavity(state.w, hyper)
+    moved = tangent(problem, trainer, state, Penalty(decays.spread(found), concavity))
+    return Trained(state.w, found[0], losses, done + len(losses), moved)

@@ -27,6 +27,10 @@ class MainNetwork(ABC):
         """T."""
 
     @abstractmethod
+    def layer(self) -> Tensor:
+        """For each weight the number of its layer, -1 for intercepts that never have a decay; (n_weights,)."""
+
+    @abstractmethod
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """Initial weights of n networks, (n, n_weights)."""
 

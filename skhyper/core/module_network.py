@@ -93,6 +93,13 @@ class ModuleNetwork(MainNetwork):
     def n_weights(self) -> int:
         return self.parameters[-1].end
 
+    def layer(self) -> Tensor:
+        """For each weight the number of the module that it belongs to."""
+        owners = [p.name.rpartition(".")[0] or p.name for p in self.parameters]
+        numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+        sizes = torch.tensor([p.end - p.start for p in self.parameters])
+        return torch.tensor([numbers[owner] for owner in owners]).repeat_interleave(sizes)
+
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """The module's own parameters, for all n."""
         trained = [p.detach().flatten().to(torch.float64) for p in self.module.parameters() if p.requires_grad]

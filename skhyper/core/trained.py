@@ -70,7 +70,8 @@ class TrainedResponse(Response):
         fold_losses, v = self.held_out(training)
         by_decay, error, memory = self.pull(training, hyper, s2, v, memory)
         progress = Progress(training, memory, (*progress.losses, float(loss.mean())))
-        return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
+        gradient = self.as_hyper(hyper, training.w, by_decay)
+        return Evaluation(hyper, training.w, fold_losses, gradient, error, progress)
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
         """With weights of its own; the moments remain those of the run, which do as well."""
@@ -93,7 +94,7 @@ class TrainedResponse(Response):
     def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
         """The best response where log alpha is shifted, (K, n_weights) for each shift; to first order here."""
         training = progress.training
-        moved = tangent(self.problem, self.trainer, training, self.decay(hyper))
+        moved = tangent(self.problem, self.trainer, training, self.penalty(hyper, training.w))
         for shift in shifts:
             yield torch.add(training.w, moved, alpha=float(shift))
 
@@ -108,14 +109,27 @@ class TrainedResponse(Response):
         return replace(self, problem=problem, validation=Rows.validation(problem))
 
     def log_decays(self, hyper: Hyper) -> Tensor:
-        """The log-decays of hyperparameters with exponent 2, which a network's have: (n_groups,)."""
+        """The log-decays where they do not depend on the weights: (n_groups,)."""
         if hyper.offsets is None:
             return hyper.log_alpha.expand(self.problem.decays.n_groups)
         return hyper.log_alpha + hyper.offsets
 
-    def decay(self, hyper: Hyper) -> Tensor:
-        """The decay of each weight, (K, n_weights); folds share the memory."""
-        return self.problem.decays.spread(self.log_decays(hyper).exp()).expand(self.problem.n_folds, -1)
+    def decay(self, hyper: Hyper, w: Tensor) -> Tensor:
+        """The decay of each weight, (K, n_weights); folds share the memory where they share the decays."""
+        family = self.problem.family
+        logs = self.log_decays(hyper) if family is None else family.log_decays(w, hyper)
+        return self.problem.decays.spread(logs.exp()).expand(self.problem.n_folds, -1)
+
+    def penalty(self, hyper: Hyper, w: Tensor) -> "Penalty":
+        """The penalty about the weights w."""
+        family = self.problem.family
+        return Penalty(self.decay(hyper, w), None if family is None else family.concavity(w, hyper))
+
+    def as_hyper(self, hyper: Hyper, w: Tensor, by_decay: Tensor) -> Hyper:
+        """The hypergradient from that of each fold's log-decays, (K, n_groups)."""
+        family, total = self.problem.family, by_decay.sum(0)
+        offsets = total if family is None else family.pull(w, by_decay).sum(0)
+        return Hyper(total.sum(), torch.zeros_like(hyper.exponent), None if hyper.offsets is None else offsets)
 
     def held_out(self, training: State) -> tuple[Tensor, Tensor]:
         """Outer losses of the folds (K,), and d outer / d w (K, n_weights), the latter from a sample of the rows."""
@@ -139,28 +153,31 @@ class PlainlyTrained(TrainedResponse):
     """Weights that take the recipe's own steps; what differs is the approximation of H^-1 v."""
 
     @abstractmethod
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+    def adjoint(self, training: State, penalty: "Penalty", v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         """About H^-1 v at the present weights, its relative error where known, and what to remember."""
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        decay = self.decay(hyper)
+        decay = self.decay(hyper, progress.training.w)
         training, loss = self.trainer.run(progress.training, decay, self.interval)
         return training, loss, progress.memory
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        decay = self.decay(hyper)
-        u, error, memory = self.adjoint(training, decay, v, memory)
-        return self.problem.decays.group_sums((decay * u).mul_(training.w).neg_()), error, memory
+        penalty = self.penalty(hyper, training.w)
+        u, error, memory = self.adjoint(training, penalty, v, memory)
+        return self.problem.decays.group_sums((penalty.decay * u).mul_(training.w).neg_()), error, memory
 
 
-def as_hyper(hyper: Hyper, by_decay: Tensor) -> Hyper:
-    """The hypergradient from that of each fold's log-decays, (K, n_groups); the exponent's is not followed."""
-    total = by_decay.sum(0)
-    return Hyper(total.sum(), torch.zeros_like(hyper.exponent), None if hyper.offsets is None else total)
+class Penalty(NamedTuple):
+    """The penalty at some weights: gradient a w, Hessian diag(a) - sum_g b_g w_g w_g'."""
+
+    decay: Tensor  # a, (K, n_weights)
+    concavity: Tensor | None = None  # b, (K, n_groups), where decays follow the weights
 
 
 class TrainingAlgorithm(ABC):
     """A configuration for networks; `bind` prepares what all evaluations of one problem share."""
+
+    follows_weights = False  # whether the decays may depend on the weights
 
     @abstractmethod
     def bind(self, problem: NetworkProblem) -> TrainedResponse:
@@ -175,11 +192,11 @@ def seeded(training: State) -> torch.Generator:
 
 
 class System:
-    """J' diag(c_i l''_i) J + diag(a + P / t), J the derivative of the outputs of some training rows.
+    """J' diag(c_i l''_i) J + Hess penalty + diag(P / t), J the derivative of the outputs of some training rows.
 
     Parameters
     ----------
-    problem, trainer, training, decay
+    problem, trainer, training, penalty
         The network, and where it stands.
     n_rows : int
         Training rows of a fold that it is taken from.
@@ -194,7 +211,7 @@ class System:
         problem: NetworkProblem,
         trainer: Trainer,
         training: State,
-        decay: Tensor,
+        penalty: Penalty,
         n_rows: int,
         steps: float,
         dtype: torch.dtype,
@@ -202,7 +219,9 @@ class System:
         rows = trainer.rows.sample(n_rows, seeded(training))
         c = rows.c / trainer.steps_per_epoch
         metric = trainer.recipe.descent.metric(training.moments)
-        self.diagonal = metric.mul_(c.sum(-1, keepdim=True) / steps).add_(decay).to(dtype)
+        self.diagonal = metric.mul_(c.sum(-1, keepdim=True) / steps).add_(penalty.decay).to(dtype)
+        self.decays = problem.decays
+        self.concavity = None if penalty.concavity is None else penalty.concavity.to(dtype)
         self.network, self.w, self.c = problem.network, training.w.to(dtype), c.to(dtype)
         self.tape = self.network.forward(self.w, rows.x.to(dtype))
         self.curve = problem.loss.hessian_product(self.tape.f, rows.y.to(dtype))
@@ -210,7 +229,12 @@ class System:
     def product(self, v: Tensor) -> Tensor:
         """The matrix times v, (K, n_weights)."""
         pulled = self.c[..., None] * self.curve(self.network.push(self.w, self.tape, v))
-        return self.network.backward(self.w, self.tape, pulled).addcmul_(self.diagonal, v)
+        product = self.network.backward(self.w, self.tape, pulled).addcmul_(self.diagonal, v)
+        if self.concavity is None:
+            return product
+        return product.addcmul_(
+            self.decays.spread(self.concavity * self.decays.group_sums(self.w * v)), self.w, value=-1
+        )
 
     def solve(self, v: Tensor, tol: float, max_iter: int) -> Solution:
         """Conjugate gradients, the diagonal as preconditioner."""
@@ -219,15 +243,15 @@ class System:
         return conjugate_gradients(self.product, lambda r: torch.div(r, self.diagonal, out=scaled), v, needed, max_iter)
 
 
-def tangent(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor) -> Tensor:
+def tangent(problem: NetworkProblem, trainer: Trainer, training: State, penalty: Penalty) -> Tensor:
     """d w / d log alpha of weights that have answered to their decays: -(H + damping)^-1 (a w), (K, n_weights)."""
-    return respond(problem, trainer, training, decay, -decay * training.w)
+    return respond(problem, trainer, training, penalty, -penalty.decay * training.w)
 
 
-def respond(problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor, v: Tensor) -> Tensor:
+def respond(problem: NetworkProblem, trainer: Trainer, training: State, penalty: Penalty, v: Tensor) -> Tensor:
     """(H + damping)^-1 v with more rows and steps than during training; damped by all the steps so far."""
     steps = max(training.moments.t, trainer.steps_per_epoch)
-    system = System(problem, trainer, training, decay, ACCURATE_ROWS, steps, torch.float32)
+    system = System(problem, trainer, training, penalty, ACCURATE_ROWS, steps, torch.float32)
     return system.solve(v, 1e-4, ACCURATE_STEPS).x
 
 
@@ -241,10 +265,10 @@ class Accuracy(NamedTuple):
 def accuracy(response: TrainedResponse, evaluation: Evaluation, s2: Tensor) -> Accuracy:
     """Compare the hypergradient of an evaluation, over the offsets or log alpha alone."""
     training, hyper = evaluation.state.training, evaluation.hyper
-    decay = response.decay(hyper)
+    penalty = response.penalty(hyper, training.w)
     _, v = response.held_out(training)
-    u = respond(response.problem, response.trainer, training, decay, v)
-    exact = as_hyper(hyper, -response.problem.decays.group_sums(decay * u * training.w))
+    u = respond(response.problem, response.trainer, training, penalty, v)
+    exact = response.as_hyper(hyper, training.w, -response.problem.decays.group_sums(penalty.decay * u * training.w))
     pairs = [g.log_alpha if g.offsets is None else g.offsets for g in (evaluation.gradient, exact)]
     ours, theirs = (part.flatten().double() for part in pairs)
     size = float(theirs.norm())

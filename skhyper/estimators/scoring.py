@@ -124,7 +124,7 @@ def row_columns(result: Result, taus: Sequence[float]) -> dict[str, list[Any]]:
     return {
         "snapshot": [row.name for row in rows],
         "exponent": [float(row.hyper.exponent) for row in rows],
-        "shrinkage": [0.0 if row.hyper.offsets is None else next(stiffness) for row in rows],
+        "shrinkage": [next(stiffness) if row.family is None and row.hyper.offsets is not None else 0.0 for row in rows],
         "n_hyperparameters": [row.n_hyperparameters for row in rows],
         "mean_outer_loss": [float(row.fold_losses.mean()) for row in rows],
     }

@@ -35,7 +35,7 @@ from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
-from .plan import EXPONENTS, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
+from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .response import response_curve
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
@@ -103,8 +103,10 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
     refit : bool, str or callable, default=True
         As GridSearchCV's.
-    exponent : "auto", float or array-like of float, default="auto"
+    exponent : "auto", "tuned", float or array-like of float, default="auto"
         The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
+        In a neural network "auto" is 2, q is at least 1, every layer has an alpha of its own beside it, and "tuned"
+        moves a q of each layer.
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; infinity is no prior; "auto" and None fit none, but for
@@ -194,7 +196,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         "cv": ["cv_object", Interval(Real, 0, 1, closed="neither")],
         "scoring": BaseSearchCV._parameter_constraints["scoring"],
         "refit": ["boolean", str, callable],
-        "exponent": [StrOptions({"auto"}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
+        "exponent": [StrOptions({"auto", TUNED}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
         "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="right"), "array-like", None],
         "alpha_bounds": ["array-like"],
         "guard_cv": [StrOptions({"auto"}), "cv_object"],
@@ -286,7 +288,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             with torch_session(_work(job)):
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
-                plan = self._plan(task)
+                plan = self._plan(task, algorithm)
                 result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
                 self._finish(job, task, algorithm, result, plan, budget)
             self._store_guard(guard_search(self, job, bool(plan.taus), budget))
@@ -332,7 +334,8 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         watch = Watch(self, X, y, self.verbose)
         with torch_session(_work(job)):
             task = self._encode(job, job.splits)
-            algorithm, plan = resolve(self.algorithm, task.encoding.problem), self._plan(task)
+            algorithm = resolve(self.algorithm, task.encoding.problem)
+            plan = self._plan(task, algorithm)
             result = continue_network(task, algorithm, plan, budget, self._seed, self._checkpoint, watch)
             self._finish(job, task, algorithm, result, plan, budget)
         self.total_time_ += budget.seconds
@@ -415,7 +418,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=3)
         return task
 
-    def _plan(self, task: Task) -> Plan | TrainingPlan:
+    def _plan(self, task: Task, algorithm: Any) -> Plan | TrainingPlan:
         taus = check_shrinkage(self.shrinkage)
         if taus and task.columns is not None:
             raise ValueError(
@@ -424,8 +427,9 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             )
         bounds = check_bounds(self.alpha_bounds)
         if isinstance(task.encoding.problem, NetworkProblem):
-            exponents = check_exponents(self.exponent)
-            return make_training_plan(task.encoding.problem, exponents, self.shrinkage, taus, bounds)
+            return make_training_plan(task.encoding.problem, algorithm, self.exponent, self.shrinkage, taus, bounds)
+        if isinstance(self.exponent, str) and self.exponent == TUNED:
+            raise ValueError(f"exponent={TUNED!r} is for neural networks; give a linear model numbers, or 'auto'.")
         competes = not isinstance(self.shrinkage, Real)
         exponents = check_exponents(self.exponent)
         return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)

@@ -18,7 +18,7 @@ from skhyper.core.mlp import MLP, TANH
 from skhyper.core.module_network import ModuleNetwork
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.recipe import Adam, Recipe
-from skhyper.core.trained import System
+from skhyper.core.trained import Penalty, System
 from skhyper.core.training import Trainer
 
 SIZES = (3, 4, 2)
@@ -78,7 +78,7 @@ def test_gauss_newton_products_are_those_of_the_perceptron(n_folds):
         trainer = Trainer(problem)
         state = trainer.start(0, change(w))
         decay = problem.decays.spread(torch.full((n_folds, 1), 0.1, dtype=torch.float64))
-        system = System(problem, trainer, state, decay, 1000, 10.0, torch.float64)
+        system = System(problem, trainer, state, Penalty(decay), 1000, 10.0, torch.float64)
         products.append(system.product(change(v)))
     torch.testing.assert_close(products[1], as_module(PERCEPTRON, products[0]))
 

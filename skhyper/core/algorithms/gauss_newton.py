@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skhyper.core.problem import NetworkProblem
-from skhyper.core.trained import PlainlyTrained, System, TrainingAlgorithm, parts
+from skhyper.core.trained import Penalty, PlainlyTrained, System, TrainingAlgorithm, parts
 from skhyper.core.training import State
 
 
@@ -38,6 +38,7 @@ class GaussNewton(TrainingAlgorithm):
         Of the systems.
     """
 
+    follows_weights = True
     interval: int | None = None
     cg_max_iter: int = 5
     cg_tol: float = 1e-3
@@ -55,10 +56,10 @@ class GaussNewtonResponse(PlainlyTrained):
 
     algorithm: GaussNewton
 
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+    def adjoint(self, training: State, penalty: Penalty, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         trainer, algorithm = self.trainer, self.algorithm
         steps = min(training.moments.t, algorithm.horizon * trainer.steps_per_epoch)
-        system = System(self.problem, trainer, training, decay, algorithm.n_rows, steps, algorithm.dtype)
+        system = System(self.problem, trainer, training, penalty, algorithm.n_rows, steps, algorithm.dtype)
         left = v.to(algorithm.dtype)
         if memory is not None:
             left = left - system.product(memory)

@@ -60,7 +60,7 @@ class SimplifiedResponse(GeneratingResponse):
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         training, at, dither = progress.training, self.log_decays(hyper), self.algorithm.dither
         if len(progress.losses) < self.algorithm.warm_up:
-            decay = self.decay(hyper)
+            decay = self.decay(hyper, training.w)
             return *self.trainer.run(training, decay, self.interval), None
         learnt = progress.memory or self.begin_learning(training, at if dither else at - BELOW)
         if dither:

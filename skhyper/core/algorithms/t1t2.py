@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from skhyper.core.problem import NetworkProblem
-from skhyper.core.trained import PlainlyTrained, TrainingAlgorithm, parts
+from skhyper.core.trained import Penalty, PlainlyTrained, TrainingAlgorithm, parts
 from skhyper.core.training import State
 
 
@@ -23,6 +23,7 @@ class T1T2(TrainingAlgorithm):
         Training steps between two hypergradients; None: by the length of the training.
     """
 
+    follows_weights = True
     interval: int | None = None
 
     def bind(self, problem: NetworkProblem) -> "T1T2Response":
@@ -33,5 +34,5 @@ class T1T2(TrainingAlgorithm):
 class T1T2Response(PlainlyTrained):
     """The response that `T1T2` binds."""
 
-    def adjoint(self, training: State, decay: Tensor, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
+    def adjoint(self, training: State, penalty: Penalty, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
         return v / self.problem.train.sum(-1, keepdim=True), float("nan"), None
