@@ -31,6 +31,7 @@ JUDGED = 0.4  # share of the held-out rows that judge finer decays
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
 FAMILY_TAU = 1.0  # of the prior of the family's numbers, in units of log alpha
 FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
+EXPLODED = 10.0  # training loss of a final epoch in units of the first one's, at which the epoch is undone
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -154,18 +155,21 @@ class _HyperTraining:
                 self._finer()
         except OutOfBudget as stop:
             reason = stop.reason
+        except FloatingPointError:
+            reason = StopReason.DIVERGED
+            if not self.snapshots:
+                raise
         except KeyboardInterrupt:
             reason = StopReason.INTERRUPTED
             if not self.snapshots:
                 raise
-        if reason not in ENDED:
+        if reason not in (*ENDED, StopReason.DIVERGED):
             reason = self.snapshots[-1].stop_reason
         records = tuple(self.journal.records)
         return Result(tuple(self.snapshots), self.s2, records, reason, self.response, self._checkpoint(records))
 
     def _checkpoint(self, records: tuple[Record, ...]) -> Checkpoint:
-        family = self.snapshots[-1].family
-        return Checkpoint(tuple(self.snapshots[:-1]), self.stage, self.walk, self.end, self.s2, records, family)
+        return Checkpoint(tuple(self.snapshots[:-1]), *self.ended, self.s2, records, self.snapshots[-1].family)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """The last stage goes on; its patience begins anew where it had run out."""
@@ -189,9 +193,9 @@ class _HyperTraining:
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
     def _families(self) -> None:
-        start, problem = self.snapshots[0], self.problem
+        start, problem, cap = self.snapshots[0], self.problem, self.response.trainer.steepest
         for exponent in self.plan.exponents:
-            family = LayerFamily.at(problem.decays, problem.network.layer(), start.w, exponent)
+            family = LayerFamily.at(problem.decays, problem.network.layer(), start.w, exponent, cap)
             hyper = start.hyper._replace(offsets=torch.zeros(family.n_numbers, dtype=torch.float64))
             response = self._bind(replace(self._fitted_part(), family=family))
             name = "family, q of each layer" if exponent is None else f"family, q = {exponent:g}"
@@ -279,6 +283,7 @@ class _HyperTraining:
         cosine, error = accuracy(response, end.best, self.s2)
         losses = judging.fold_losses(snapshot.w)
         self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
+        self.ended = self.stage, self.walk, self.end
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
@@ -287,7 +292,7 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     """More steps on all rows (a problem of one fold) from a snapshot's weights, at its decays.
 
     The decays of a network belong to weights of one initialisation, and to where training has brought them: so the
-    final network goes on from them. Of several folds the first one's network goes on.
+    final network goes on from them. Of several folds the first one's network goes on. Steps that diverge are undone.
     """
     progress: Progress = snapshot.state
     done = progress.epochs
@@ -306,7 +311,11 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     state = trainer.start(done, snapshot.w[:1])
     losses: list[float] = []
     for _ in range(math.ceil(FURTHER * done)):
+        before = state.w.clone()
         state, loss = trainer.run(state, decays.spread(log_decays(state.w).exp()), trainer.steps_per_epoch)
+        if not float(loss) <= EXPLODED * next(iter(losses), float(loss)):
+            state = state._replace(w=before)
+            break
         losses.append(float(loss))
         if budget.seconds > budget.time_limit:
             break

@@ -7,10 +7,12 @@ layer in the tuned global solution, held constant,
 
 It is `decays.py`'s family for each layer by itself. The numbers that move are the offsets of a `Hyper`: z_l of every
 layer, then (q_l - 2) / UNIT unless the exponent is fixed; so zeros are the tuned global decay, and one normal prior
-draws both to it. q stays between 1 and 2: the penalty is convex there.
+draws both to it. q stays between 1 and 2: the penalty is convex there. Decays of weights that vanish end at a cap, that
+at which a training step takes all of a weight; beyond it steps would diverge.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -36,15 +38,18 @@ class LayerFamily:
         s_l^2 of every fold.
     exponent : float or None
         q of all layers; None: of each layer its own, which moves.
+    cap : float
+        The largest decay.
     """
 
     decays: Decays
     layers: Tensor
     s2: Tensor
     exponent: float | None = None
+    cap: float = math.inf
 
     @classmethod
-    def at(cls, decays: Decays, layer: Tensor, w: Tensor, exponent: float | None) -> Self:
+    def at(cls, decays: Decays, layer: Tensor, w: Tensor, exponent: float | None = None, cap: float = math.inf) -> Self:
         """The family around the global solution w, (K, n_weights); `layer` has the layer of every weight."""
         layers = torch.zeros(decays.n_groups, dtype=torch.int64)
         layers[decays.groups] = layer[decays.decayed]
@@ -53,7 +58,7 @@ class LayerFamily:
         sums, counts = w.new_zeros(len(w), n_layers), w.new_zeros(n_layers)
         sums.index_add_(-1, layers, decays.group_sums(w**2))
         counts.index_add_(0, layers, decays.sizes.to(w))
-        return cls(decays, layers, (sums / counts).clamp(min=torch.finfo(w.dtype).tiny ** 0.5), exponent)
+        return cls(decays, layers, (sums / counts).clamp(min=torch.finfo(w.dtype).tiny ** 0.5), exponent, cap)
 
     @property
     def n_layers(self) -> int:
@@ -74,7 +79,7 @@ class LayerFamily:
 
     def first_fold(self, decays: Decays) -> Self:
         """The family of the first fold's network, over all rows."""
-        return type(self)(decays, self.layers, self.s2[:1], self.exponent)
+        return replace(self, decays=decays, s2=self.s2[:1])
 
     def exponents(self, hyper: Hyper) -> Tensor:
         """q of each layer: (n_layers,)."""
@@ -92,7 +97,8 @@ class LayerFamily:
         """log a_g at the weights w: (K, n_groups)."""
         assert hyper.offsets is not None
         level = hyper.log_alpha + hyper.offsets[: self.n_layers]
-        return level[self.layers] + (self.exponents(hyper)[self.layers] / 2 - 1) * self.relative(w).log()
+        logs = level[self.layers] + (self.exponents(hyper)[self.layers] / 2 - 1) * self.relative(w).log()
+        return logs.clamp(max=math.log(self.cap))
 
     def concavity(self, w: Tensor, hyper: Hyper) -> Tensor:
         """b_g of the penalty's Hessian diag(a) - sum_g b_g w_g w_g': (K, n_groups)."""

@@ -1,5 +1,6 @@
 """How a network is trained: rules of descent on flat weights, and the recipe that a problem comes with."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +23,11 @@ class Descent(ABC):
     @abstractmethod
     def step(self, w: Tensor, g: Tensor, moments: Moments, share: float = 1.0) -> Moments:
         """Move w at a share of the rate; may write to w, g and the moments."""
+
+    @property
+    def steepest(self) -> float:
+        """The curvature beyond which steps overshoot; infinite where they have a length of their own."""
+        return math.inf
 
     @abstractmethod
     def metric(self, moments: Moments) -> Tensor:
@@ -77,6 +83,10 @@ class Momentum(Descent):
         if self.nesterov:
             w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-rate)
         return Moments(velocity, moments.second, moments.t + 1)
+
+    @property
+    def steepest(self) -> float:
+        return 1 / self.rate
 
     def safe_metric(self, moments: Moments) -> Tensor:
         return self.metric(moments)

@@ -138,6 +138,13 @@ class Trainer:
         """Batches of an epoch."""
         return n_batches(self.rows.n_rows, self.recipe.batch_size)
 
+    @property
+    def steepest(self) -> float:
+        """The largest decay that steps can take, also with the last and smallest batch of an epoch."""
+        smallest = self.rows.n_rows % self.batch_size or self.batch_size
+        share = float(self.rows.c.sum(-1).min()) * smallest / self.rows.n_rows
+        return self.recipe.descent.steepest * (1.0 if self.recipe.even_decay else share)
+
     def start(self, seed: int, w: Tensor | None = None) -> State:
         """A new run; all folds start from the same weights, which are drawn unless given."""
         generator = torch.Generator().manual_seed(seed)
