@@ -31,7 +31,7 @@ JUDGED = 0.4  # share of the held-out rows that judge finer decays
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
 FAMILY_TAU = 1.0  # of the prior of the family's numbers, in units of log alpha
 FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
-EXPLODED = 10.0  # training loss of a final epoch in units of the first one's, at which the epoch is undone
+EXPLODED = 10.0  # training loss of a final epoch in units of the first one's, at which they are undone
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -311,14 +311,12 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     state = trainer.start(done, snapshot.w[:1])
     losses: list[float] = []
     for _ in range(math.ceil(FURTHER * done)):
-        before = state.w.clone()
         state, loss = trainer.run(state, decays.spread(log_decays(state.w).exp()), trainer.steps_per_epoch)
-        if not float(loss) <= EXPLODED * next(iter(losses), float(loss)):
-            state = state._replace(w=before)
-            break
         losses.append(float(loss))
-        if budget.seconds > budget.time_limit:
+        if budget.seconds > budget.time_limit or not losses[-1] <= EXPLODED * losses[0]:
             break
+    if losses and not (losses[-1] <= EXPLODED * losses[0] and bool(state.w.isfinite().all())):
+        state, losses = trainer.start(done, snapshot.w[:1]), []
     found = log_decays(state.w).exp()
     concavity = None if family is None else family.concavity(state.w, hyper)
     moved = tangent(problem, trainer, state, Penalty(decays.spread(found), concavity))

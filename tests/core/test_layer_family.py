@@ -1,5 +1,7 @@
 """The decay family in networks: its decays, its penalty, and its hypergradient against finite differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,8 @@ from skhyper.core.losses import SquaredError
 from skhyper.core.mlp import MLP, TANH
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.recipe import Adam, Momentum, Recipe
+from skhyper.core.result import StopReason
+from skhyper.core.training import Trainer
 from skhyper.core.walk import Pace
 
 TWO = torch.tensor(2.0, dtype=torch.float64)
@@ -202,3 +206,55 @@ def test_a_search_moves_the_exponents_between_their_bounds_and_trains_on_with_th
 def test_hypernetworks_take_decays_for_constants():
     assert GaussNewton().follows_weights
     assert not Joint(lambda d, g: Elementwise(d)).follows_weights
+
+
+def test_no_decay_is_larger_than_a_training_step_can_take():
+    problem = problem_of((3, 1), by_weight, recipe=Recipe(Momentum(0.1), batch_size=15, max_epochs=10))
+    problem = replace(problem, train=problem.train / 3)
+    trainer = Trainer(problem)
+    assert trainer.steepest == pytest.approx(10 / 0.1)  # 40 rows: 15, 15 and 10
+    assert Trainer(replace(problem, recipe=replace(problem.recipe, even_decay=True))).steepest == 10
+    assert Trainer(replace(problem, recipe=Recipe(Adam()))).steepest == np.inf
+    w = torch.tensor([[1.0, 1e-9, 0.1, 0.0]], dtype=torch.float64)
+    family = LayerFamily.at(problem.decays, problem.network.layer(), w, 1.0, cap=trainer.steepest)
+    decays = family.log_decays(w, hyper_at(0.0, [0.0]))[0].exp()
+    assert decays.max() == pytest.approx(100)
+    assert decays[0] < decays[2] < 10
+    result = hyper_train(problem, GaussNewton(), TrainingPlan(exponents=(1.0,)), Budget(max_iter=10), 0)
+    assert result.snapshots[1].family.cap == trainer.steepest
+
+
+class Diverging(GaussNewton):
+    """Evaluations of the family are not finite."""
+
+    def bind(self, problem):
+        response = super().bind(problem)
+        if problem.family is not None:
+            object.__setattr__(
+                response.trainer, "run", lambda state, decay, n: (state._replace(w=nan(state.w)), state.w[:, 0])
+            )
+        return response
+
+
+def nan(w):
+    return torch.full_like(w, torch.nan)
+
+
+def test_a_row_that_diverges_leaves_those_before_it_and_can_be_continued():
+    problem = problem_of((3, 4, 1), by_weight, recipe=Recipe(Adam(0.02), batch_size=20, max_epochs=60))
+    plan = TrainingPlan(exponents=(None,), taus=(1.0,))
+    result = hyper_train(problem, Diverging(), plan, Budget(max_iter=10), 0)
+    assert [s.name for s in result.snapshots] == ["global alpha"]
+    assert result.stop_reason is StopReason.DIVERGED
+    more = hyper_train(problem, Diverging(), plan, Budget(max_iter=5), 0, checkpoint=result.checkpoint)
+    assert len(more.history) == len(result.history) + 5
+
+
+def test_final_steps_that_diverge_are_undone():
+    problem = problem_of((3, 4, 1), by_weight, recipe=Recipe(Adam(0.02), batch_size=20, max_epochs=60))
+    result = hyper_train(problem, GaussNewton(), TrainingPlan(), Budget(max_iter=10), 0)
+    before = result.snapshots[0].w.clone()
+    final = train_on(replace(problem, recipe=replace(FULL, descent=Momentum(1e3))), result.snapshots[0], Budget())
+    torch.testing.assert_close(final.w, before)
+    fine = train_on(problem, result.snapshots[0], Budget())
+    assert not torch.allclose(fine.w, before)
