@@ -86,11 +86,22 @@ def test_every_granularity_names_its_decays_and_keeps_the_global_row(granularity
     sizes = {"layer": 2, "output": 9, "feature": 10, "weight": 42}
     assert len(ours.alphas_) == sizes[granularity]
     assert len(ours.cv_results_["params"]) == 2
-    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 1 + sizes[granularity]]
+    layers = 2  # each with one free decay, or with an alpha and an exponent
+    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 1 + (layers if granularity == "layer" else 2 * layers)]
     assert ours.best_index_ in (0, 1)
     forced = search(classifier(), granularity=granularity, shrinkage=0.5).fit(XC, YC)
     assert forced.best_index_ == 1
+    assert forced.n_hyperparameters_ == 1 + sizes[granularity]
     assert len(set(forced.alphas_.values())) > 1
+
+
+def test_finer_decays_are_free_where_the_algorithm_cannot_follow_the_family():
+    for settings in ({"algorithm": "joint"}, {"exponent": 2}, {"shrinkage": [0.5, 1.0]}):
+        ours = search(classifier(), granularity="feature", **settings).fit(XC, YC)
+        names = list(ours.cv_results_["snapshot"])
+        assert names[0] == "global alpha"
+        assert all(name.startswith("finer decays") for name in names[1:])
+        assert len(names) == (3 if "shrinkage" in settings else 2)
 
 
 def test_groups_of_features_share_a_decay_in_the_first_layer():

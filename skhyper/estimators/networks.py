@@ -41,40 +41,44 @@ def make_training_plan(
     single = n_real_groups(problem.decays) == 1
     if single and taus:
         raise ValueError(f"shrinkage={shrinkage!r} needs two decays or more, but granularity='global' has one.")
-    rows = family_rows(exponent)
-    if rows:
-        check_family(problem, algorithm, exponent, min((q for q in rows if q is not None), default=LOWEST))
+    if isinstance(exponent, str) and exponent != TUNED:
+        ties = not taus and algorithm.follows_weights and several_in_a_layer(problem)
+        rows: tuple[float | None, ...] = (None,) if ties else ()
+    else:
+        rows = family_rows(problem, algorithm, exponent)
     if isinstance(shrinkage, str) and not single and not rows:
         taus = (TAU,)
     squared = problem.outer_loss in (SquaredError(), TweedieLog(0))
     return TrainingPlan(taus, rows, bounds, log_scale=squared)
 
 
-def family_rows(exponent: Any) -> tuple[float | None, ...]:
-    """Exponents of the family to try beside 2; None stands for one of each layer, tuned."""
-    if isinstance(exponent, str):
-        return (None,) if exponent == TUNED else ()
-    return check_exponents(exponent) or ()
+def several_in_a_layer(problem: NetworkProblem) -> bool:
+    """Whether a layer has several decays, so that an exponent means something."""
+    decays, layers = problem.decays, problem.network.layer()[problem.decays.decayed]
+    return len((layers * decays.n_groups + decays.groups).unique()) > len(layers.unique())
 
 
-def check_family(problem: NetworkProblem, algorithm: Any, exponent: Any, lowest: float) -> None:
-    """Whether the family can be tuned.
+def family_rows(problem: NetworkProblem, algorithm: Any, exponent: Any) -> tuple[float | None, ...]:
+    """Exponents of the family to try beside 2; None stands for one of each layer, tuned.
 
     Raises
     ------
     ValueError
         If no layer has several decays, an exponent is below 1, or the algorithm takes decays for constants.
     """
-    if lowest < LOWEST:
+    rows = (None,) if isinstance(exponent, str) else check_exponents(exponent) or ()
+    if not rows:
+        return ()
+    if min((q for q in rows if q is not None), default=LOWEST) < LOWEST:
         raise ValueError(f"exponent must be >= {LOWEST:g} for neural networks, got {exponent!r}.")
-    decays, layers = problem.decays, problem.network.layer()[problem.decays.decayed]
-    if len((layers * decays.n_groups + decays.groups).unique()) == len(layers.unique()):
+    if not several_in_a_layer(problem):
         raise ValueError(
             f"exponent={exponent!r} needs several decays in a layer; set granularity='output', 'feature' or 'weight', "
             "or exponent=2."
         )
     if not algorithm.follows_weights:
         raise ValueError(f"exponent={exponent!r} needs algorithm='implicit' or 't1t2', which follow such decays.")
+    return rows
 
 
 def network_seed(estimator: Any, random_state: Any) -> np.random.RandomState:
