@@ -6,6 +6,7 @@ back again. Row weights are (K, n): a fold sees its training rows through them, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ SMALL_WORK = 2e7
 
 # Sparse matrices with no more entries than this in all, zeros included, are handled faster as dense ones.
 SMALL_MATRIX = 2**21
+
+# Torch's default dtype outside of the session; None where there is none.
+_users_dtype: ContextVar[torch.dtype | None] = ContextVar("users_dtype", default=None)
 
 GRANULARITIES = ("global", "output", "feature", "weight")
 
@@ -48,6 +52,7 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     limit = 1 if work < SMALL_WORK else None
     blas = nullcontext() if limit is None else _thread_pools().limit(limits=limit)
+    outside = _users_dtype.set(_users_dtype.get() or dtype)
     with blas, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         try:
             torch.set_default_dtype(torch.float64)
@@ -55,8 +60,21 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
                 torch.set_num_threads(limit)
             yield
         finally:
+            _users_dtype.reset(outside)
             torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def users_torch() -> Iterator[None]:
+    """For code of the user's: torch's default dtype as it is outside of the session, and what is drawn undone."""
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.set_default_dtype(_users_dtype.get() or dtype)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 @cache

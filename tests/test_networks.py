@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
+from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -85,11 +86,22 @@ def test_every_granularity_names_its_decays_and_keeps_the_global_row(granularity
     sizes = {"layer": 2, "output": 9, "feature": 10, "weight": 42}
     assert len(ours.alphas_) == sizes[granularity]
     assert len(ours.cv_results_["params"]) == 2
-    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 1 + sizes[granularity]]
+    layers = 2  # each with one free decay, or with an alpha and an exponent
+    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 1 + (layers if granularity == "layer" else 2 * layers)]
     assert ours.best_index_ in (0, 1)
     forced = search(classifier(), granularity=granularity, shrinkage=0.5).fit(XC, YC)
     assert forced.best_index_ == 1
+    assert forced.n_hyperparameters_ == 1 + sizes[granularity]
     assert len(set(forced.alphas_.values())) > 1
+
+
+def test_finer_decays_are_free_where_the_algorithm_cannot_follow_the_family():
+    for settings in ({"algorithm": "joint"}, {"exponent": 2}, {"shrinkage": [0.5, 1.0]}):
+        ours = search(classifier(), granularity="feature", **settings).fit(XC, YC)
+        names = list(ours.cv_results_["snapshot"])
+        assert names[0] == "global alpha"
+        assert all(name.startswith("finer decays") for name in names[1:])
+        assert len(names) == (3 if "shrinkage" in settings else 2)
 
 
 def test_groups_of_features_share_a_decay_in_the_first_layer():
@@ -166,3 +178,59 @@ def test_a_time_limit_leaves_a_model():
     ours = search(classifier(max_iter=10_000), time_limit=0.3).fit(XC, YC)
     assert "time limit" in ours.stop_reason_
     assert np.isfinite(ours.predict_proba(XC)).all()
+
+
+@pytest.mark.parametrize("exponent", ["tuned", 1.5, [1.5, 1.0]])
+@pytest.mark.parametrize("algorithm", ["implicit", "t1t2"])
+def test_the_family_has_an_alpha_and_an_exponent_of_each_layer(exponent, algorithm):
+    ours = search(classifier(), granularity="feature", exponent=exponent, algorithm=algorithm).fit(XC, YC)
+    rows = 2 if np.ndim(exponent) == 0 else 3
+    assert len(ours.cv_results_["params"]) == rows
+    assert list(ours.cv_results_["n_hyperparameters"])[1:] == [1 + (4 if exponent == "tuned" else 2)] * (rows - 1)
+    assert list(ours.cv_results_["shrinkage"]) == [0.0] * rows
+    if exponent == 1.5:
+        assert ours.best_index_ == 1
+        assert ours.exponent_ == 1.5
+        assert len(set(ours.alphas_.values())) == 10
+        pickle.loads(pickle.dumps(ours))
+    forced = search(classifier(), granularity="feature", exponent=exponent, refit=lambda results: rows - 1).fit(XC, YC)
+    assert 1 <= forced.exponent_ <= 2
+
+
+def test_the_family_finds_the_features_that_matter():
+    """Five of forty columns matter; the family decays the others more, and predicts better than one decay."""
+    rng = np.random.RandomState(0)
+    x = rng.standard_normal((1300, 40))
+    y = np.sin(x[:, 0]) + x[:, 1] * x[:, 2] + x[:, 3] - x[:, 4] + 0.3 * rng.standard_normal(1300)
+    network = regressor(hidden_layer_sizes=(30,), max_iter=150, random_state=0)
+    score = {}
+    for exponent in (2, 1):
+        ours = HyperTrainingSearchCV(network, granularity="feature", shrinkage=None, exponent=exponent, random_state=0)
+        ours.fit(x[:300], y[:300])
+        score[exponent] = ours.score(x[300:], y[300:])
+    alphas = list(ours.alphas_.values())[:40]
+    assert np.median(alphas[5:]) > 4 * np.median(alphas[:5])
+    assert score[1] > score[2] + 0.05
+
+
+def test_a_family_goes_on_exactly_from_where_it_stopped():
+    network = classifier(max_iter=100, random_state=0)
+    first = search(network, max_iter=6, granularity="feature", exponent="tuned").fit(XC, YC)
+    once, twice = (pickle.loads(pickle.dumps(first)) for _ in range(2))
+    once.continue_fit(XC, YC, max_iter=10)
+    twice.continue_fit(XC, YC, max_iter=4).continue_fit(XC, YC, max_iter=6)
+    assert once.n_iter_ == twice.n_iter_ == first.n_iter_ + 10
+    assert once.history_["value"] == twice.history_["value"]
+    np.testing.assert_array_equal(once.predict_proba(XC), twice.predict_proba(XC))
+
+
+def test_a_family_that_cannot_be_tuned_says_why():
+    for settings in ({"granularity": "layer"}, {"granularity": "global"}):
+        with pytest.raises(ValueError, match="exponent='tuned' needs several decays in a layer"):
+            search(classifier(), exponent="tuned", **settings).fit(XC, YC)
+    with pytest.raises(ValueError, match=r"exponent must be >= 1 for neural networks, got 0\.7"):
+        search(classifier(), granularity="feature", exponent=0.7).fit(XC, YC)
+    with pytest.raises(ValueError, match="needs algorithm='implicit' or 't1t2'"):
+        search(classifier(), granularity="feature", exponent="tuned", algorithm="joint").fit(XC, YC)
+    with pytest.raises(ValueError, match="exponent='tuned' is for neural networks"):
+        HyperTrainingSearchCV(Ridge(), exponent="tuned").fit(X, Y)

@@ -6,22 +6,33 @@ held-out loss. The `lbfgs` solver has no steps during which decays could move an
 "invscaling" and "adaptive" of `sgd` are those of a fit whose end is known.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
+from torch import Tensor
 
+from ..boundary import Granularity, to_numpy
 from ..core.losses import LogLoss, Loss, MultinomialLogLoss, SquaredError, TweedieLog
 from ..core.mlp import IDENTITY, LOGISTIC, MLP, RELU, TANH
 from ..core.recipe import Adam, Momentum, Recipe
 from .base import SQUARED_SCORES, Array, ClassifierAdapter, RegressorAdapter, Targets, match_dtype, one_hot, refuse
-from .network import NetworkAdapter, NetworkSolution
+from .network import NetworkAdapter, NetworkGranularity
 
 ACTIVATIONS = {"identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU}
 AUTO_BATCH = 200
+
+
+class NetworkSolution(NamedTuple):
+    """Tuned weights of one network, and how it was trained."""
+
+    coefficients: list[Array]  # (fan_in, fan_out) of each layer
+    intercepts: list[Array]  # (fan_out,)
+    losses: list[float]  # of every epoch
+    n_iter: int  # epochs
 
 
 class _MLPAdapter(NetworkAdapter):
@@ -37,10 +48,31 @@ class _MLPAdapter(NetworkAdapter):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {estimator.hidden_layer_sizes!r}.")
 
     def hidden_sizes(self, estimator: Any) -> tuple[int, ...]:
+        """Units of the hidden layers."""
         return tuple(int(size) for size in np.atleast_1d(np.asarray(estimator.hidden_layer_sizes, dtype=np.int64)))
 
     def network(self, estimator: Any, n_features: int, n_outputs: int) -> MLP:
         return MLP((n_features, *self.hidden_sizes(estimator), n_outputs), ACTIVATIONS[estimator.activation])
+
+    def granularity(self, estimator: Any, of_features: Granularity) -> NetworkGranularity:
+        return NetworkGranularity(of_features, self.hidden_sizes(estimator))
+
+    def work(self, estimator: Any, n_features: int) -> float:
+        return float(n_features) * self.recipe(estimator).batch_size * max((1, *self.hidden_sizes(estimator)))
+
+    def solution(
+        self, network: MLP, w: Tensor, n_iter: int, columns: NDArray[np.int64] | None, losses: Sequence[float]
+    ) -> NetworkSolution:
+        layers = network.split(w)
+        coefficients = [to_numpy(layer.coefficients) for layer in layers]
+        if columns is not None:
+            coefficients[0] = coefficients[0][columns]
+        return NetworkSolution(coefficients, [to_numpy(layer.intercepts) for layer in layers], list(losses), n_iter)
+
+    def blend(self, fitted: Any, other: Any, share: float) -> None:
+        for name in ("coefs_", "intercepts_"):
+            pairs = zip(getattr(fitted, name), getattr(other, name), strict=True)
+            setattr(fitted, name, [here + share * (there - here) for here, there in pairs])
 
     def recipe(self, estimator: Any) -> Recipe:
         rate = float(estimator.learning_rate_init)

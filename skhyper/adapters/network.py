@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, from_numpy
 
-from ..boundary import Granularity, Split, make_design, to_numpy, to_tensor
+from ..boundary import Granularity, Split, make_design, to_tensor
 from ..core.decays import Decays
 from ..core.losses import Loss
+from ..core.main_network import MainNetwork
 from ..core.mlp import MLP
 from ..core.problem import NetworkProblem
 from ..core.recipe import Recipe
@@ -25,25 +26,32 @@ from .encode import encode_rows
 MAX_DENSE = 2**28
 
 
-class NetworkSolution(NamedTuple):
-    """Tuned weights of one network, and how it was trained."""
-
-    coefficients: list[Array]  # (fan_in, fan_out) of each layer
-    intercepts: list[Array]  # (fan_out,)
-    losses: list[float]  # of every epoch
-    n_iter: int  # epochs
-
-
 class NetworkAdapter(Adapter, ABC):
-    """An adapter of a multilayer perceptron."""
+    """An adapter of a network that is trained step by step."""
+
+    fixed_columns: ClassVar[bool] = False  # whether the number of columns is the network's own
 
     @abstractmethod
-    def hidden_sizes(self, estimator: Any) -> tuple[int, ...]:
-        """Units of the hidden layers."""
+    def network(self, estimator: Any, n_features: int, n_outputs: int) -> MainNetwork:
+        """The main network, of at least `n_outputs` outputs; `estimator` as `read` left it."""
 
     @abstractmethod
-    def network(self, estimator: Any, n_features: int, n_outputs: int) -> MLP:
-        """The main network."""
+    def granularity(self, estimator: Any, of_features: Granularity) -> Any:
+        """Which weights share a decay: `index(network)`, `names(features, outputs)`, `feature_decays(...)`."""
+
+    @abstractmethod
+    def solution(
+        self, network: Any, w: Tensor, n_iter: int, columns: NDArray[np.int64] | None, losses: Sequence[float]
+    ) -> Any:
+        """Flat weights of one network, (n_weights,), as what `store` reads."""
+
+    @abstractmethod
+    def blend(self, fitted: Any, other: Any, share: float) -> None:
+        """Move a fitted estimator's weights by a share of the way to another's."""
+
+    def work(self, estimator: Any, n_features: int) -> float:
+        """Multiplications in a layer of a training step."""
+        return np.inf
 
     @abstractmethod
     def recipe(self, estimator: Any) -> Recipe:
@@ -54,13 +62,13 @@ class NetworkAdapter(Adapter, ABC):
         return self.loss(estimator, n_outputs), self.outer(estimator, n_outputs, scoring)
 
     @abstractmethod
-    def start(self, estimator: Any, network: MLP, random_state: np.random.RandomState) -> Array:
+    def start(self, estimator: Any, network: Any, random_state: np.random.RandomState) -> Array:
         """Initial weights as the estimator's own fit draws them, (n_weights,)."""
 
 
 @dataclass(frozen=True)
 class NetworkGranularity:
-    """Which weights of a network share a decay.
+    """Which weights of a multilayer perceptron share a decay.
 
     Parameters
     ----------
@@ -120,6 +128,7 @@ class NetworkEncoding:
 
     problem: NetworkProblem
     missing: dict[int, list[Any]]
+    adapter: NetworkAdapter
 
     def solution(
         self,
@@ -127,13 +136,9 @@ class NetworkEncoding:
         n_iter: int = 0,
         columns: NDArray[np.int64] | None = None,
         losses: Sequence[float] = (),
-    ) -> NetworkSolution:
+    ) -> Any:
         """Flat weights of one fold, (n_weights,), as arrays; of some of the columns where a fold has not all."""
-        layers = self.problem.network.split(w)
-        coefficients = [to_numpy(layer.coefficients) for layer in layers]
-        if columns is not None:
-            coefficients[0] = coefficients[0][columns]
-        return NetworkSolution(coefficients, [to_numpy(layer.intercepts) for layer in layers], list(losses), n_iter)
+        return self.adapter.solution(self.problem.network, w, n_iter, columns, losses)
 
 
 def encode_network(
@@ -143,7 +148,7 @@ def encode_network(
     y: Any,
     splits: Sequence[Split] | None = None,
     *,
-    granularity: NetworkGranularity,
+    granularity: Any,
     sample_weight: Array | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,
@@ -152,14 +157,15 @@ def encode_network(
     rows = encode_rows(adapter, estimator, x, y, splits, sample_weight, classes)
     matrices = [_dense(m) for m in rows.matrices]
     design = make_design(matrices if isinstance(x, list) else matrices[0])
-    n_outputs = rows.targets.shape[-1]
-    network = adapter.network(estimator, design.n_columns, n_outputs)
+    network = adapter.network(estimator, design.n_columns, rows.targets.shape[-1])
+    n_outputs = network.n_outputs
+    more = [(0, 0)] * (rows.targets.ndim - 1) + [(0, n_outputs - rows.targets.shape[-1])]
     recipe = adapter.recipe(estimator)
     batches = n_batches(int((rows.train > 0).sum(axis=1).max()), recipe.batch_size)
     loss, outer_loss = adapter.losses(estimator, y[0] if isinstance(y, list) else y, n_outputs, scoring)
     problem = NetworkProblem(
         design=design,
-        y=to_tensor(rows.targets),
+        y=to_tensor(np.pad(rows.targets, more)),
         train=from_numpy(rows.train) / batches,
         validation=from_numpy(rows.validation),
         network=network,
@@ -169,7 +175,7 @@ def encode_network(
         counts=None if sample_weight is None else to_tensor(sample_weight),
         recipe=recipe,
     )
-    return NetworkEncoding(problem, rows.missing)
+    return NetworkEncoding(problem, rows.missing, adapter)
 
 
 def _dense(x: Any) -> Any:

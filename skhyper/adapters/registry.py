@@ -1,5 +1,6 @@
 """Which adapter serves which estimator class."""
 
+from importlib import import_module
 from typing import Any
 
 from sklearn.linear_model import (
@@ -39,6 +40,14 @@ _ADAPTERS: dict[type, Adapter] = {
     SGDClassifier: SGDClassifierAdapter(),
     MLPRegressor: MLPRegressorAdapter(),
     MLPClassifier: MLPClassifierAdapter(),
+}
+
+
+# Classes of libraries that are not imported for them: the module here that registers their adapter.
+_ELSEWHERE = {
+    "skorch.regressor.NeuralNetRegressor": "skorch",
+    "skorch.classifier.NeuralNetClassifier": "skorch",
+    "skorch.classifier.NeuralNetBinaryClassifier": "skorch",
 }
 
 
@@ -86,7 +95,8 @@ def supported() -> list[str]:
     >>> "Ridge" in supported()
     True
     """
-    return [cls.__name__ for cls in _ADAPTERS]
+    elsewhere = [name.rpartition(".")[2] for name in _ELSEWHERE]
+    return list(dict.fromkeys([*(cls.__name__ for cls in _ADAPTERS), *elsewhere]))
 
 
 def adapter_for(estimator: Any) -> Adapter:
@@ -115,6 +125,9 @@ def adapter_for(estimator: Any) -> Adapter:
     0.25
     """
     for cls in type(estimator).__mro__:
+        elsewhere = _ELSEWHERE.get(f"{cls.__module__}.{cls.__qualname__}")
+        if elsewhere and cls not in _ADAPTERS:
+            import_module(f".{elsewhere}", __package__).register_all(register)
         if cls in _ADAPTERS:
             adapter = _ADAPTERS[cls]
             adapter.check(estimator)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..boundary import Granularity, Split, group_labels
 from .base import Adapter, Array
 from .encode import LinearEncoding, encode_linear
-from .network import NetworkAdapter, NetworkEncoding, NetworkGranularity, encode_network
+from .network import NetworkAdapter, NetworkEncoding, encode_network
 from .registry import adapter_for
 from .unwrap import FoldData, Leaf, feature_names, put_final, record_fold, unwrap
 
@@ -54,7 +54,7 @@ class Task:
         Where each fold's columns are among `names`; None where all folds have the same.
     names : array of str, shape (p,)
         The columns of the problem.
-    granularity : Granularity or NetworkGranularity
+    granularity : Granularity, or that of a network
     encoding : LinearEncoding or NetworkEncoding
     """
 
@@ -62,7 +62,7 @@ class Task:
     folds: list[FoldData]
     columns: list[NDArray[np.int64]] | None
     names: NDArray[np.object_]
-    granularity: Granularity | NetworkGranularity
+    granularity: Any
     encoding: LinearEncoding | NetworkEncoding
 
     @property
@@ -162,13 +162,18 @@ def make_task(
     kind: Any = Granularity(granularity, labels)
     encode: Any = encode_linear
     if isinstance(adapter, NetworkAdapter):
-        kind, encode = NetworkGranularity(kind, adapter.hidden_sizes(leaf.estimator)), encode_network
+        kind, encode = adapter.granularity(folds[0].shell, kind), encode_network
+        if adapter.fixed_columns and columns is not None:
+            raise ValueError(
+                f"{type(leaf.estimator).__name__} has a fixed number of inputs, but preprocessing gives the folds of "
+                "cv different columns; use transformers whose columns do not depend on the rows."
+            )
     matrices = [fold.x for fold in folds]
     if columns is not None:
         matrices = [_placed(x_k, at, len(names)) for x_k, at in zip(matrices, columns, strict=True)]
     encoding = encode(
         adapter,
-        leaf.estimator,
+        folds[0].shell,
         matrices if leaf.path and len(folds) > 1 else matrices[0],
         [fold.y for fold in folds],
         splits,

@@ -215,6 +215,7 @@ def record_fold(
     x_held = transform_features(fitted, _safe_indexing(x, split.validation))
     y_held = transform_target(fitted, _safe_indexing(y, split.validation))
     x_held, y_held = adapter.read(clone(leaf.estimator), x_held, y_held)
+    y_held = y_held.reshape(len(y_held), *y_train.shape[1:])  # older TransformedTargetRegressors drop an axis in fit
     n_rows = _num_samples(x)
     return FoldData(
         fitted,

@@ -181,7 +181,8 @@ class GeneratingResponse(TrainedResponse):
             return training, []
         metric = self.trainer.recipe.descent.safe_metric(training.moments._replace(t=t))
         training = training._replace(w=training.w.to(self.problem.y, copy=True))
-        training, _, steps = unrolled_steps(self.trainer, training, self.decay(hyper), self.fine_tuning, metric)
+        decay = self.decay(hyper, training.w)
+        training, _, steps = unrolled_steps(self.trainer, training, decay, self.fine_tuning, metric)
         return training, steps
 
     def pull(self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: Memory) -> tuple[Tensor, float, Any]:
@@ -189,7 +190,7 @@ class GeneratingResponse(TrainedResponse):
         learnt, steps = memory
         if not steps:
             return self.hypernet.to_decays(learnt.phi, self.inputs(learnt, hyper), v), float("nan"), learnt
-        decay = self.decay(hyper)
+        decay = self.decay(hyper, training.w)
         v, products = reverse(self.trainer, steps, decay, v.to(self.problem.y))
         by_decay = self.hypernet.to_decays(learnt.phi, self.inputs(learnt, hyper), v.to(self.dtype))
         return by_decay - self.problem.decays.group_sums(decay * products), float("nan"), learnt

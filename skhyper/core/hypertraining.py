@@ -15,19 +15,23 @@ from torch import Tensor
 
 from .decays import Decays, Hyper
 from .hyperoptim import Objective
+from .layer_family import LayerFamily
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
 from .result import Evaluation, Record, Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy, plain_log_decays, respond
+from .trained import Penalty, Progress, TrainedResponse, TrainingAlgorithm, accuracy, plain_log_decays, respond
 from .training import Trainer
 from .walk import Pace, Walk
 
-FIRST_ALPHA = 0.2  # times the outer loss of constant outputs
+FIRST_ALPHA = 0.2  # times the outer loss of constant outputs,
+FIRST_EVEN_ALPHA = 1e-3  # where decays are not divided by the weight of a batch
 LENGTH = 1.0  # epochs of a stage at most,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
+FAMILY_TAU = 1.0  # of the prior of the family's numbers, in units of log alpha
 FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
+EXPLODED = 10.0  # training loss of a final epoch in units of the first one's, at which they are undone
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -38,7 +42,9 @@ class TrainingPlan:
     Parameters
     ----------
     taus : tuple of float
-        Standard deviations of the prior of offsets around the global alpha; empty for the global alpha alone.
+        Standard deviations of the prior of offsets around the global alpha; empty for none.
+    exponents : tuple of float or None
+        Exponents of the decay family to try, with an alpha of each layer; None: each layer's own, which moves.
     bounds : tuple of float
         Bounds of log alpha.
     log_scale : bool
@@ -48,6 +54,7 @@ class TrainingPlan:
     """
 
     taus: tuple[float, ...] = ()
+    exponents: tuple[float | None, ...] = ()
     bounds: tuple[float, float] = (math.log(1e-8), math.log(1e8))
     log_scale: bool = False
     pace: Pace = field(default_factory=Pace)
@@ -63,6 +70,7 @@ class Checkpoint:
     end: Stage
     s2: Tensor
     records: tuple[Record, ...]
+    family: LayerFamily | None = None
 
 
 class Trained(NamedTuple):
@@ -145,27 +153,33 @@ class _HyperTraining:
                 self._resume(checkpoint)
             else:
                 self._global()
+                self._families()
                 self._finer()
         except OutOfBudget as stop:
             reason = stop.reason
+        except FloatingPointError:
+            reason = StopReason.DIVERGED
+            if not self.snapshots:
+                raise
         except KeyboardInterrupt:
             reason = StopReason.INTERRUPTED
             if not self.snapshots:
                 raise
-        if reason not in ENDED:
+        if reason not in (*ENDED, StopReason.DIVERGED):
             reason = self.snapshots[-1].stop_reason
         records = tuple(self.journal.records)
         return Result(tuple(self.snapshots), self.s2, records, reason, self.response, self._checkpoint(records))
 
     def _checkpoint(self, records: tuple[Record, ...]) -> Checkpoint:
-        return Checkpoint(tuple(self.snapshots[:-1]), self.stage, self.walk, self.end, self.s2, records)
+        return Checkpoint(tuple(self.snapshots[:-1]), *self.ended, self.s2, records, self.snapshots[-1].family)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """The last stage goes on; its patience begins anew where it had run out."""
         self.snapshots, self.s2 = list(checkpoint.snapshots), checkpoint.s2
         self.journal.records = list(checkpoint.records)
         self.stage, self.walk, self.end = checkpoint.stage, checkpoint.walk, checkpoint.end
-        response = self._bind(self._fitted_part()) if self.snapshots else self.response
+        fitted = replace(self._fitted_part(), family=checkpoint.family)
+        response = self._bind(fitted) if self.snapshots else self.response
         if self.walk.resume() and self.end.best is not None:
             self.end.last = response.again(self.end.best.state)
         limit = self.end.n_iter + self.journal.budget.max_iter
@@ -182,10 +196,22 @@ class _HyperTraining:
         self._stage("global alpha", self.response, hyper, 1, math.inf)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
+    def _families(self) -> None:
+        start, problem, cap = self.snapshots[0], self.problem, self.response.trainer.steepest
+        for exponent in self.plan.exponents:
+            family = LayerFamily.at(problem.decays, problem.network.layer(), start.w, exponent, cap)
+            hyper = start.hyper._replace(offsets=torch.zeros(family.n_numbers, dtype=torch.float64))
+            response = self._bind(replace(self._fitted_part(), family=family))
+            self.end = Stage(last=response.onwards(start.state, self.end.last))
+            name = "family, q of each layer" if exponent is None else f"family, q = {exponent:g}"
+            self._stage(name, response, hyper, 1 + family.n_numbers, FAMILY_TAU)
+
     def _finer(self) -> None:
         start: Progress = self.snapshots[0].state
         hyper = self.snapshots[0].hyper._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float32))
         count = 1 + self.problem.decays.n_groups
+        if not self.plan.taus:
+            return
         self.response = self._bind(self._fitted_part())
         for tau in self.plan.taus:
             self.end = Stage(last=self.response.onwards(start, self.end.last))
@@ -197,7 +223,8 @@ class _HyperTraining:
         f = problem.loss.start(problem.y, problem.train)
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
-        return (FIRST_ALPHA * loss).clamp(min=1e-300).log().clamp(*self.plan.bounds)
+        share = FIRST_EVEN_ALPHA if problem.recipe.even_decay else FIRST_ALPHA
+        return (share * loss).clamp(min=1e-300).log().clamp(*self.plan.bounds)
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""
@@ -220,7 +247,8 @@ class _HyperTraining:
         pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * LATEST)
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         self.stage = (name, count, tau)
-        self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None)
+        limits = None if problem.family is None else problem.family.limits()
+        self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None, limits=limits)
         self._run(response, limit)
 
     def _run(self, response: TrainedResponse, limit: int) -> None:
@@ -247,6 +275,10 @@ class _HyperTraining:
         if snapshot.hyper.offsets is None:
             # Weights are best before they memorise; what decay keeps them from it is known later.
             snapshot = replace(snapshot, hyper=walk.hyper)
+        family = response.problem.family
+        if family is not None:
+            mean = family.exponents(snapshot.hyper).mean()
+            snapshot = replace(snapshot, hyper=snapshot.hyper._replace(exponent=mean), family=family)
         problem = self.problem
         judging = response.judged_by(replace(response.problem, validation=problem.validation))
         curve = judging.curve(best.state, snapshot.hyper)
@@ -256,6 +288,7 @@ class _HyperTraining:
         state = snapshot.state._replace(training=snapshot.state.training._replace(w=snapshot.w.clone()), memory=None)
         snapshot = replace(snapshot, w=state.training.w, state=state)
         self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
+        self.ended = self.stage, self.walk, self.end
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
@@ -270,21 +303,30 @@ def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Tra
     """More steps on all rows (a problem of one fold) from a snapshot's weights, at its decays.
 
     The decays of a network belong to weights of one initialisation, and to where training has brought them: so the
-    final network goes on from them. Of several folds the first one's network goes on.
+    final network goes on from them. Of several folds the first one's network goes on. Steps that diverge are undone.
     """
     progress: Progress = snapshot.state
     done = progress.epochs
     trainer = Trainer(problem)
-    decays, hyper = problem.decays, snapshot.hyper
-    if hyper.offsets is None:
-        decays = global_decays(decays)
-    state = trainer.start(done, snapshot.w[:1].to(problem.y))
-    decay = decays.spread(plain_log_decays(decays, hyper).exp())[None]
+    decays, hyper, family = problem.decays, snapshot.hyper, snapshot.family
+    if family is not None:
+        family = family.first_fold(decays)
+
+    def log_decays(w: Tensor) -> Tensor:
+        """Of every group, (1, n_groups)."""
+        return plain_log_decays(decays, hyper)[None] if family is None else family.log_decays(w, hyper)
+
+    start = snapshot.w[:1].to(problem.y)
+    state = trainer.start(done, start)
     losses: list[float] = []
     for _ in range(math.ceil(FURTHER * done)):
-        state, loss = trainer.run(state, decay, trainer.steps_per_epoch)
+        state, loss = trainer.run(state, decays.spread(log_decays(state.w).exp()), trainer.steps_per_epoch)
         losses.append(float(loss))
-        if budget.seconds > budget.time_limit:
+        if budget.seconds > budget.time_limit or not losses[-1] <= EXPLODED * losses[0]:
             break
-    moved = respond(problem, trainer, state, decay)
-    return Trained(state.w, plain_log_decays(problem.decays, hyper).exp(), losses, done + len(losses), moved)
+    if losses and not (losses[-1] <= EXPLODED * losses[0] and bool(state.w.isfinite().all())):
+        state, losses = trainer.start(done, start), []
+    found = log_decays(state.w).exp()
+    concavity = None if family is None else family.concavity(state.w, hyper)
+    moved = respond(problem, trainer, state, Penalty(decays.spread(found), concavity))
+    return Trained(state.w, found[0], losses, done + len(losses), moved)

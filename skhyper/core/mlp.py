@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .designs import DenseDesign, Design
+from .main_network import MainNetwork
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Tape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(MainNetwork):
     """A multilayer perceptron.
 
     Parameters
@@ -86,6 +86,10 @@ class MLP:
     def n_layers(self) -> int:
         """Layers with weights."""
         return len(self.sizes) - 1
+
+    @property
+    def width(self) -> int:
+        return max(self.sizes)
 
     @property
     def n_outputs(self) -> int:
@@ -122,8 +126,8 @@ class MLP:
             w[:, start:end] *= math.sqrt(self.activation.gain / (fan_in + fan_out))
         return w
 
-    def forward(self, w: Tensor, x: Tensor) -> Tape:
-        """Outputs for rows x, with what `backward` and `push` need."""
+    def forward(self, w: Tensor, x: Tensor, noise: int | None = None) -> Tape:
+        """Outputs for rows x, with what `backward` and `push` need; nothing in it is random."""
         inputs, h = [], x
         for depth, layer in enumerate(self.split(w)):
             if depth:
@@ -165,10 +169,6 @@ class MLP:
         assert tangent is not None
         return tangent
 
-    def outputs(self, w: Tensor, design: Design) -> Tensor:
-        """Predictions of every fold's network on all rows: (..., K, n_weights) -> (..., K, n, T)."""
-        return self.forward(w, rows_of(design)).f
-
     def unit(self) -> Tensor:
         """For each weight the output unit of its layer, counted over all layers; (n_weights,)."""
         return self._numbers(lambda fan_in, fan_out: torch.arange(fan_out).expand(fan_in, -1), lambda _, out: out)
@@ -200,10 +200,3 @@ def _affine(layer: Layer, h: Tensor) -> Tensor:
 def _as(w: Tensor, rows: Tensor) -> Tensor:
     """In the precision of the rows; `Tensor.to` takes its time even where there is nothing to do."""
     return w if w.dtype == rows.dtype else w.to(rows)
-
-
-def rows_of(design: Design) -> Tensor:
-    """The matrix of a dense design, (n, p) or (K, n, p)."""
-    if not isinstance(design, DenseDesign):
-        raise TypeError("networks need a dense matrix")
-    return design.x

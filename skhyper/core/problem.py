@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .decays import Decays
 from .designs import Design
+from .layer_family import LayerFamily
 from .losses import Loss
-from .mlp import MLP
+from .main_network import MainNetwork
 from .networks import LinearNetwork
 from .recipe import Recipe
 
@@ -118,13 +119,14 @@ class Problem(Folds):
 
 @dataclass(frozen=True)
 class NetworkProblem(Folds):
-    """The bilevel problem of a multilayer perceptron, whose rows come in batches.
+    """The bilevel problem of a network that is trained step by step, whose rows come in batches.
 
     With m batches an epoch, `train` holds sample weights divided by m: then the decays are per unit of a batch's
-    weight (`core/training.py`).
+    weight (`core/training.py`). With a `family` the decays follow the weights, and offsets are its numbers.
     """
 
-    network: MLP
+    network: MainNetwork
+    family: LayerFamily | None = None
     recipe: Recipe = field(default_factory=Recipe)
 
 

@@ -1,5 +1,6 @@
 """How a network is trained: rules of descent on flat weights, and the recipe that a problem comes with."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -41,6 +42,11 @@ class Descent(ABC):
     def move(self, w: Tensor, g: Tensor, moments: Moments, share: float) -> None:
         """The step of some of the weights, in place; the moments count the present step."""
 
+    @property
+    def steepest(self) -> float:
+        """The curvature beyond which steps overshoot; infinite where they have a length of their own."""
+        return math.inf
+
     @abstractmethod
     def metric(self, moments: Moments) -> Tensor:
         """Gradient over step, for each weight: the reciprocal of its present rate."""
@@ -53,20 +59,26 @@ class Descent(ABC):
 
 @dataclass(frozen=True)
 class Adam(Descent):
-    """Kingma and Ba (2015), epsilon as in scikit-learn: outside of the correction for the start."""
+    """Kingma and Ba (2015).
+
+    `corrected` says whether epsilon is added to the root that is corrected for the start, as torch does; scikit-learn
+    adds it to the root before its correction.
+    """
 
     rate: float = 1e-3
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    corrected: bool = False
 
     def move(self, w: Tensor, g: Tensor, moments: Moments, share: float) -> None:
         first, second, t = moments
         g = g.to(first.dtype)
         first.lerp_(g, 1 - self.beta_1)
         second.mul_(self.beta_2).addcmul_(g, g, value=1 - self.beta_2)
-        rate = share * self.rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
-        size = torch.sqrt(second, out=g).add_(self.epsilon)
+        correction = (1 - self.beta_2**t) ** 0.5
+        rate = share * self.rate * correction / (1 - self.beta_1**t)
+        size = torch.sqrt(second, out=g).add_(self.epsilon * correction if self.corrected else self.epsilon)
         if w.dtype == g.dtype:
             w.addcdiv_(first, size, value=-rate)
         else:
@@ -92,6 +104,10 @@ class Momentum(Descent):
         if self.nesterov:
             w.add_(velocity, alpha=self.momentum - 1).add_(g, alpha=-rate)
 
+    @property
+    def steepest(self) -> float:
+        return 1 / self.rate
+
     def safe_metric(self, moments: Moments) -> Tensor:
         return self.metric(moments)
 
@@ -115,6 +131,8 @@ class Recipe:
         Epochs without a lower held-out loss after which training ends; None: the procedure's own.
     shuffle : bool
         Whether every epoch deals the rows anew.
+    even_decay : bool
+        Whether decays act on every step alike; else a step divides them by the weight of its batch.
     """
 
     descent: Descent = Adam()
@@ -122,3 +140,4 @@ class Recipe:
     max_epochs: int = 200
     patience: int | None = None
     shuffle: bool = True
+    even_decay: bool = False

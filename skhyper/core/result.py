@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .decays import Hyper
+from .layer_family import LayerFamily
 
 if TYPE_CHECKING:
     from .algorithms.base import Response
@@ -73,6 +74,7 @@ class Snapshot:
     state: Any = None  # of a training run: where it goes on
     cosine: float | None = None  # of a training run: of the hypergradient with an accurate one
     curve: "Curve | None" = None  # the outer loss along log alpha, by the best response
+    family: LayerFamily | None = None  # of a network whose decays follow its weights: what the offsets mean
 
 
 class Curve(NamedTuple):

@@ -18,7 +18,6 @@ from .blocks import blocks, dot
 from .cg import Solution, conjugate_gradients
 from .decays import Decays, Hyper
 from .losses import Loss
-from .mlp import Tape
 from .problem import NetworkProblem
 from .recipe import Moments
 from .result import Curve, Evaluation
@@ -84,7 +83,8 @@ class TrainedResponse(Response):
         fold_losses, v = self.held_out(training)
         by_decay, error, memory = self.pull(training, hyper, s2, v, memory)
         progress = Progress(training, memory, (*progress.losses, float(loss.mean())))
-        return Evaluation(hyper, training.w, fold_losses, as_hyper(hyper, by_decay), error, progress)
+        gradient = self.as_hyper(hyper, training.w, by_decay)
+        return Evaluation(hyper, training.w, fold_losses, gradient, error, progress)
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
         """With weights of its own; the moments are left to the run, whose last ones do as well."""
@@ -104,7 +104,7 @@ class TrainedResponse(Response):
         products = u.neg()
         for block in blocks(u.shape[-1]):
             products[..., block] *= training.w[..., block]
-        return self.problem.decays.group_sums(products.mul_(self.decay(hyper).to(u)))
+        return self.problem.decays.group_sums(products.mul_(self.decay(hyper, training.w).to(u)))
 
     def onwards(self, start: Any, end: Progress) -> Progress:
         """A stage that begins at weights that were kept, after one that ended there."""
@@ -119,7 +119,7 @@ class TrainedResponse(Response):
     def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
         """The best response where log alpha is shifted, (K, n_weights) for each shift; to first order here."""
         training = progress.training
-        moved = respond(self.problem, self.trainer, training, self.decay(hyper))
+        moved = respond(self.problem, self.trainer, training, self.penalty(hyper, training.w))
         for shift in shifts:
             yield torch.add(training.w, moved, alpha=float(shift))
 
@@ -134,12 +134,25 @@ class TrainedResponse(Response):
         return replace(self, problem=problem, validation=Rows.validation(problem))
 
     def log_decays(self, hyper: Hyper) -> Tensor:
-        """The log-decays of hyperparameters: (n_groups,)."""
+        """The log-decays where they do not depend on the weights: (n_groups,)."""
         return plain_log_decays(self.problem.decays, hyper)
 
-    def decay(self, hyper: Hyper) -> Tensor:
-        """The decay of each weight, (K, n_weights); folds share the memory."""
-        return self.problem.decays.spread(self.log_decays(hyper).exp()).expand(self.problem.n_folds, -1)
+    def decay(self, hyper: Hyper, w: Tensor) -> Tensor:
+        """The decay of each weight, (K, n_weights); folds share the memory where they share the decays."""
+        family = self.problem.family
+        logs = self.log_decays(hyper) if family is None else family.log_decays(w, hyper)
+        return self.problem.decays.spread(logs.exp()).expand(self.problem.n_folds, -1)
+
+    def penalty(self, hyper: Hyper, w: Tensor) -> "Penalty":
+        """The penalty about the weights w."""
+        family = self.problem.family
+        return Penalty(self.decay(hyper, w), None if family is None else family.concavity(w, hyper))
+
+    def as_hyper(self, hyper: Hyper, w: Tensor, by_decay: Tensor) -> Hyper:
+        """The hypergradient from that of each fold's log-decays, (K, n_groups)."""
+        family, total = self.problem.family, by_decay.sum(0) if len(by_decay) > 1 else by_decay[0]
+        offsets = total if family is None else family.pull(w, by_decay).sum(0)
+        return Hyper(total.sum(), torch.zeros_like(hyper.exponent), None if hyper.offsets is None else offsets)
 
     def held_out(self, training: State) -> tuple[Tensor, Tensor]:
         """Outer losses of the folds (K,), and d outer / d w (K, n_weights), the latter from a sample of the rows."""
@@ -155,7 +168,7 @@ class TrainedResponse(Response):
         """The outer loss of each fold, (K, n_weights) -> (K,)."""
         network, loss = self.problem.network, self.problem.outer_loss
         parts = self.validation.parts(VALIDATION_ROWS)
-        return torch.stack([(c * loss.value(network.forward(w, x).f, y)).sum(-1) for x, y, c in parts]).sum(0)
+        return torch.stack([(b.c * loss.value(network.predict(w, b.x), b.y)).sum(-1) for b in parts]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -167,7 +180,7 @@ class PlainlyTrained(TrainedResponse):
         """About H^-1 v at the present weights, its relative error where known, and what to remember."""
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
-        decay = self.decay(hyper)
+        decay = self.decay(hyper, progress.training.w)
         training, loss = self.trainer.run(progress.training, decay, self.interval)
         return training, loss, progress.memory
 
@@ -177,20 +190,23 @@ class PlainlyTrained(TrainedResponse):
 
 
 def plain_log_decays(decays: Decays, hyper: Hyper) -> Tensor:
-    """The log-decays of hyperparameters with exponent 2, which a network's have: (n_groups,)."""
+    """The log-decays of hyperparameters with exponent 2: (n_groups,)."""
     if hyper.offsets is None:
         return hyper.log_alpha.expand(decays.n_groups)
     return hyper.log_alpha + hyper.offsets
 
 
-def as_hyper(hyper: Hyper, by_decay: Tensor) -> Hyper:
-    """The hypergradient from that of each fold's log-decays, (K, n_groups); the exponent's is not followed."""
-    total = by_decay.sum(0) if len(by_decay) > 1 else by_decay[0]
-    return Hyper(total.sum(), torch.zeros_like(hyper.exponent), None if hyper.offsets is None else total)
+class Penalty(NamedTuple):
+    """The penalty at some weights: gradient a w, Hessian diag(a) - sum_g b_g w_g w_g'."""
+
+    decay: Tensor  # a, (K, n_weights)
+    concavity: Tensor | None = None  # b, (K, n_groups), where decays follow the weights
 
 
 class TrainingAlgorithm(ABC):
     """A configuration for networks; `bind` prepares what all evaluations of one problem share."""
+
+    follows_weights = False  # whether the decays may depend on the weights
 
     @abstractmethod
     def bind(self, problem: NetworkProblem) -> TrainedResponse:
@@ -205,11 +221,11 @@ def seeded(training: State) -> torch.Generator:
 
 
 class System:
-    """J' diag(c_i l''_i) J + diag(a + P / t), J the derivative of the outputs of some training rows.
+    """J' diag(c_i l''_i) J + Hess penalty + diag(P / t), J the derivative of the outputs of some training rows.
 
     Parameters
     ----------
-    problem, trainer, training, decay
+    problem, trainer, training, penalty
         The network, and where it stands.
     n_rows : int
         Training rows of a fold that it is taken from.
@@ -224,7 +240,7 @@ class System:
         problem: NetworkProblem,
         trainer: Trainer,
         training: State,
-        decay: Tensor,
+        penalty: Penalty,
         n_rows: int,
         steps: float,
         dtype: torch.dtype,
@@ -232,13 +248,15 @@ class System:
         rows = trainer.rows.sample(n_rows, seeded(training))
         c = rows.c / trainer.steps_per_epoch
         metric = trainer.recipe.descent.metric(training.moments).to(dtype)
-        self.diagonal = metric.mul_((c.sum(-1, keepdim=True) / steps).to(dtype)).add_(decay.to(dtype))
+        self.diagonal = metric.mul_((c.sum(-1, keepdim=True) / steps).to(dtype)).add_(penalty.decay.to(dtype))
+        self.decays = problem.decays
+        self.concavity = None if penalty.concavity is None else penalty.concavity.to(dtype)
         self.network, self.w = problem.network, training.w
-        n_rows = max(1, AT_ONCE // max(self.network.sizes))
+        n_rows = max(1, AT_ONCE // self.network.width)
         split = (part.to(dtype).split(n_rows, -2) for part in (rows.x, rows.y, c[..., None]))
         self.parts = [self._part(problem.loss, *part) for part in zip(*split, strict=True)]
 
-    def _part(self, loss: Loss, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tape, Callable[[Tensor], Tensor]]:
+    def _part(self, loss: Loss, x: Tensor, y: Tensor, c: Tensor) -> tuple[Any, Callable[[Tensor], Tensor]]:
         """Some rows: the network there, and tangents of its outputs to weighted changes of the loss's gradient."""
         tape = self.network.forward(self.w, x)
         curve = loss.hessian_product(tape.f, y)
@@ -251,7 +269,11 @@ class System:
             pulled = curve(self.network.push(self.w, tape, v))
             total = self.network.backward(self.w, tape, pulled, total)
         assert total is not None
-        return total.addcmul_(self.diagonal, v)
+        total.addcmul_(self.diagonal, v)
+        if self.concavity is None:
+            return total
+        w = self.w.to(v)
+        return total.addcmul_(self.decays.spread(self.concavity * self.decays.group_sums(w * v)), w, value=-1)
 
     def solve(self, v: Tensor, tol: float, max_iter: int, near: Tensor | None = None) -> Solution:
         """Conjugate gradients from what is near the solution, the diagonal as preconditioner; writes to both."""
@@ -265,17 +287,17 @@ class System:
 
 
 def respond(
-    problem: NetworkProblem, trainer: Trainer, training: State, decay: Tensor, v: Tensor | None = None
+    problem: NetworkProblem, trainer: Trainer, training: State, penalty: Penalty, v: Tensor | None = None
 ) -> Tensor:
     """(H + damping)^-1 v with more rows and steps than during training; damped by all the steps so far.
 
     It may write to v. Without, v = -a w: d w / d log alpha of weights that have answered to their decays.
     """
     steps = (training.epoch + 1) * trainer.steps_per_epoch
-    system = System(problem, trainer, training, decay, ACCURATE_ROWS, steps, torch.float32)
+    system = System(problem, trainer, training, penalty, ACCURATE_ROWS, steps, torch.float32)
     if v is None:
-        v = -decay * training.w
-    del decay  # memory
+        v = -penalty.decay * training.w
+    del penalty  # memory
     return system.solve(v, 1e-4, ACCURATE_STEPS).x
 
 
@@ -290,8 +312,8 @@ def accuracy(response: TrainedResponse, evaluation: Evaluation) -> Accuracy:
     """Compare the hypergradient of an evaluation, over the offsets or log alpha alone."""
     training, hyper = evaluation.state.training, evaluation.hyper
     _, v = response.held_out(training)
-    u = respond(response.problem, response.trainer, training, response.decay(hyper), v)
-    exact = as_hyper(hyper, response.by_decay(training, hyper, u))
+    u = respond(response.problem, response.trainer, training, response.penalty(hyper, training.w), v)
+    exact = response.as_hyper(hyper, training.w, response.by_decay(training, hyper, u))
     pairs = [g.log_alpha if g.offsets is None else g.offsets for g in (evaluation.gradient, exact)]
     ours, theirs = (part.flatten() for part in pairs)
     size, norm = float(theirs.norm()), float(ours.norm())

@@ -5,7 +5,8 @@ equal size but for the last, c_ki = s_i / m with s the sample weights, and a bat
 
     (sum_{i in b} s_i loss_i' + a w) / sum_{i in b} s_i,
 
-which is scikit-learn's.
+which is scikit-learn's. Torch's, sum_{i in b} s_i loss_i' / sum_{i in b} s_i + a w, differs where batches differ in
+their weight (`Recipe.even_decay`).
 """
 
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from .blocks import blocks
 from .losses import Loss
-from .mlp import MLP, rows_of
+from .main_network import MainNetwork, rows_of
 from .problem import NetworkProblem
 from .recipe import Moments, Recipe
+
+SEEDS = 2**31 - 1  # steps of a run between those of two neighbouring seeds
 
 
 class Batch(NamedTuple):
@@ -28,10 +31,12 @@ class Batch(NamedTuple):
     x: Tensor  # (K, b, p)
     y: Tensor  # (K, b, T)
     c: Tensor  # weights, (K, b)
+    unit: Tensor  # what a step divides the decays by, (K,)
+    noise: int | None = None  # seed of what is random in a training step
 
     def to(self, dtype: torch.dtype) -> "Batch":
         """In another precision."""
-        return Batch(self.x.to(dtype), self.y.to(dtype), self.c.to(dtype))
+        return Batch(self.x.to(dtype), self.y.to(dtype), self.c.to(dtype), self.unit.to(dtype), self.noise)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Rows:
             yield self._gather(index, c)
 
     def _gather(self, index: Tensor, c: Tensor) -> Batch:
-        return Batch(_rows(self.x, index), _rows(self.y, index), c)
+        return Batch(_rows(self.x, index), _rows(self.y, index), c, c.sum(-1))
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """At most n rows drawn from each fold's, their weights scaled up to the fold's total."""
@@ -102,6 +107,7 @@ class State(NamedTuple):
     order: Tensor  # (K, n_rows), this epoch's
     position: int = 0  # rows of this epoch that are done
     epoch: int = 0
+    seed: int = 0  # of the random numbers of training steps
 
 
 @dataclass
@@ -126,7 +132,7 @@ class Trainer:
         self._padding = torch.tensor([[k] for k in self.rows.counts]) <= torch.arange(self.rows.n_rows)
 
     @property
-    def network(self) -> MLP:
+    def network(self) -> MainNetwork:
         """The main network."""
         return self.problem.network
 
@@ -145,13 +151,21 @@ class Trainer:
         """Batches of an epoch."""
         return n_batches(self.rows.n_rows, self.recipe.batch_size)
 
+    @property
+    def steepest(self) -> float:
+        """The largest decay that steps can take, also with the last and smallest batch of an epoch."""
+        smallest = self.rows.n_rows % self.batch_size or self.batch_size
+        share = float(self.rows.c.sum(-1).min()) * smallest / self.rows.n_rows
+        return self.recipe.descent.steepest * (1.0 if self.recipe.even_decay else share)
+
     def start(self, seed: int, w: Tensor | None = None) -> State:
         """A new run; all folds start from the same weights, which are drawn unless given."""
         generator = torch.Generator().manual_seed(seed)
         if w is None:
             w = self.network.start(1, generator)
         w = w.expand(self.problem.n_folds, -1).clone()
-        return self._deal(State(w, Moments.none(w, self.precision), generator.get_state(), torch.empty(0)))
+        moments = Moments.none(w, self.precision)
+        return self._deal(State(w, moments, generator.get_state(), torch.empty(0), seed=seed))
 
     def run(self, state: State, decay: Tensor, n_steps: int) -> tuple[State, Tensor]:
         """Take steps under constant decays (K, n_weights); the mean loss of the batches, penalty included, per fold."""
@@ -170,7 +184,11 @@ class Trainer:
         if state.position >= self.rows.n_rows:
             state = self._deal(state._replace(epoch=state.epoch + 1))
         index = state.order[:, state.position : state.position + self.batch_size]
-        return state._replace(position=state.position + self.batch_size), self.rows.take(index)
+        noise = (state.seed * SEEDS + state.epoch * self.rows.n_rows + state.position) % 2**63
+        batch = self.rows.take(index)._replace(noise=noise)
+        if self.recipe.even_decay:
+            batch = batch._replace(unit=torch.ones_like(batch.unit))
+        return state._replace(position=state.position + self.batch_size), batch
 
     def _deal(self, state: State) -> State:
         """The order of a new epoch: a permutation for each fold, padding last."""
@@ -188,22 +206,25 @@ def n_batches(n_rows: int, batch_size: int) -> int:
     return -(-n_rows // min(batch_size, n_rows))
 
 
-def penalised_gradient(network: MLP, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tuple[Tensor, Tensor]:
+def penalised_gradient(
+    network: MainNetwork, loss: Loss, w: Tensor, batch: Batch, decay: Tensor
+) -> tuple[Tensor, Tensor]:
     """The penalised loss of a batch, per unit of its weight, and its gradient: (K,), (K, n_weights)."""
     if len(w) == 1:
-        value, g = _one(network, loss, w[0], Batch(batch.x[0], batch.y[0], batch.c[0]), decay[0])
+        one = Batch(batch.x[0], batch.y[0], batch.c[0], batch.unit[0], batch.noise)
+        value, g = _one(network, loss, w[0], one, decay[0])
         return value[None], g[None]
     return _one(network, loss, w, batch, decay)
 
 
-def _one(network: MLP, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tuple[Tensor, Tensor]:
-    x, y, c = batch
-    tape = network.forward(w, x)
-    total = c.sum(-1)
+def _one(network: MainNetwork, loss: Loss, w: Tensor, batch: Batch, decay: Tensor) -> tuple[Tensor, Tensor]:
+    x, y, c, unit, noise = batch
+    tape = network.forward(w, x, noise)
+    c = c / c.sum(-1, keepdim=True)
     value = (c * loss.value(tape.f, y)).sum(-1)
-    g = network.backward(w, tape, (c / total[..., None])[..., None] * loss.gradient(tape.f, y))
+    g = network.backward(w, tape, c[..., None] * loss.gradient(tape.f, y))
     for block in blocks(w.shape[-1]):
-        pulled = decay[..., block] * w[..., block]
+        pulled = (decay[..., block] * w[..., block]).div_(unit[..., None])
         value += torch.linalg.vecdot(pulled, w[..., block]) / 2
-        g[..., block] += pulled.div_(total[..., None])
-    return value / total, g
+        g[..., block] += pulled
+    return value, g

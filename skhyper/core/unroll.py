@@ -46,7 +46,7 @@ def reverse(trainer: Trainer, steps: list[Step], decay: Tensor, v: Tensor) -> tu
     products = torch.zeros_like(v)
     for step in reversed(steps):
         p = v / step.metric
-        products += p * step.w / step.batch.c.sum(-1, keepdim=True)
+        products += p * step.w / step.batch.unit[:, None]
         v = v - _hessian_product(trainer, step, decay, p)
     return v, products
 

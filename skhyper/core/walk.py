@@ -77,6 +77,8 @@ class Walk(Proposals):
         Steps and patience.
     moves_alpha : bool
         Whether log alpha moves, or the offsets alone.
+    limits : tuple of Tensor, optional
+        Bounds of the offsets.
     """
 
     hyper: Hyper
@@ -84,6 +86,7 @@ class Walk(Proposals):
     bounds: tuple[float, float]
     pace: Pace = Pace()
     moves_alpha: bool = True
+    limits: tuple[Tensor, Tensor] | None = None
     _n: int = field(default=0, init=False)
     _since: int = field(default=0, init=False)
     _scale: float = field(default=1.0, init=False)
@@ -191,4 +194,6 @@ class Walk(Proposals):
     def _moved(self, x: Tensor) -> Hyper:
         log_alpha = x[0].clamp(*self.bounds) if self.moves_alpha else self.hyper.log_alpha
         offsets = None if self.hyper.offsets is None else x[int(self.moves_alpha) :]
+        if offsets is not None and self.limits is not None:
+            offsets = offsets.clamp(*self.limits)
         return Hyper(log_alpha, self.hyper.exponent, offsets)

@@ -91,8 +91,8 @@ class CriterionSearch(HyperTrainingSearchCV):
     def _resolve(self, problem: Problem) -> Algorithm:
         return Analytic(self.criterion, resolve(self.algorithm, problem))
 
-    def _plan(self, task: Task) -> Plan:
-        return replace(super()._plan(task), log_scale=self.criterion.log_scale)
+    def _plan(self, task: Task, algorithm: Any) -> Plan:
+        return replace(super()._plan(task, algorithm), log_scale=self.criterion.log_scale)
 
     def _score(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
         response = result.response

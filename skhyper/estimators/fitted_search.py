@@ -5,7 +5,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..adapters.registry import adapter_for
-from ..adapters.unwrap import unwrap
+from ..adapters.unwrap import final_estimator, unwrap
 from .response import check_alphas, interpolate, moved_estimator
 from .scaling import keep_decays
 
@@ -58,7 +58,10 @@ class FittedSearch:
         (value,) = check_alphas(alpha, self.response_range_)
         (name, tuned), *_ = self.best_params_.items()
         moved = moved_estimator(self.best_estimator_, self._moved, float(np.log(value / tuned)))
-        return moved.set_params(**{name: float(value)})
+        moved.set_params(**{name: float(value)})
+        final = final_estimator(moved)  # a fitted net of skorch's hands this on to its optimizer alone
+        setattr(final, adapter_for(final).parameter, float(value))
+        return moved
 
     def refit_estimator(self):
         """An unfitted Pipeline of column scaling and estimator that keeps the tuned decays of features.

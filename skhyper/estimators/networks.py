@@ -14,12 +14,13 @@ from ..adapters.network import NetworkAdapter
 from ..adapters.task import Task
 from ..boundary import to_tensor
 from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses, train_on
+from ..core.layer_family import LOWEST
 from ..core.loop import Budget
 from ..core.losses import SquaredError, TweedieLog
 from ..core.problem import NetworkProblem
 from ..core.result import Result
 from ..core.selection import choose
-from .plan import n_real_groups
+from .plan import TUNED, check_exponents, n_real_groups
 
 # Standard deviation of the prior of free decays where nobody says.
 TAU = 1.0
@@ -28,29 +29,61 @@ STANDARD_ERRORS = 1.0
 
 
 def make_training_plan(
-    problem: NetworkProblem, exponents: tuple[float, ...] | None, shrinkage: Any, taus: tuple[float, ...], bounds: Any
+    problem: NetworkProblem, algorithm: Any, exponent: Any, shrinkage: Any, taus: tuple[float, ...], bounds: Any
 ) -> TrainingPlan:
     """What to tune.
 
     Raises
     ------
     ValueError
-        If an exponent other than 2 is asked for, or free decays where there is one decay only.
+        If the family cannot be tuned, or free decays are asked for where there is one decay only.
     """
-    if exponents:
-        raise ValueError(f"exponent must be 'auto' or 2 for neural networks, got {exponents!r}; see shrinkage.")
     single = n_real_groups(problem.decays) == 1
     if single and taus:
         raise ValueError(f"shrinkage={shrinkage!r} needs two decays or more, but granularity='global' has one.")
-    if isinstance(shrinkage, str) and not single:
+    if isinstance(exponent, str) and exponent != TUNED:
+        ties = not taus and algorithm.follows_weights and several_in_a_layer(problem)
+        rows: tuple[float | None, ...] = (None,) if ties else ()
+    else:
+        rows = family_rows(problem, algorithm, exponent)
+    if isinstance(shrinkage, str) and not single and not rows:
         taus = (TAU,)
     squared = problem.outer_loss in (SquaredError(), TweedieLog(0))
-    return TrainingPlan(taus, bounds, log_scale=squared)
+    return TrainingPlan(taus, rows, bounds, log_scale=squared)
+
+
+def several_in_a_layer(problem: NetworkProblem) -> bool:
+    """Whether a layer has several decays, so that an exponent means something."""
+    decays, layers = problem.decays, problem.network.layer()[problem.decays.decayed]
+    return len((layers * decays.n_groups + decays.groups).unique()) > len(layers.unique())
+
+
+def family_rows(problem: NetworkProblem, algorithm: Any, exponent: Any) -> tuple[float | None, ...]:
+    """Exponents of the family to try beside 2; None stands for one of each layer, tuned.
+
+    Raises
+    ------
+    ValueError
+        If no layer has several decays, an exponent is below 1, or the algorithm takes decays for constants.
+    """
+    rows = (None,) if isinstance(exponent, str) else check_exponents(exponent) or ()
+    if not rows:
+        return ()
+    if min((q for q in rows if q is not None), default=LOWEST) < LOWEST:
+        raise ValueError(f"exponent must be >= {LOWEST:g} for neural networks, got {exponent!r}.")
+    if not several_in_a_layer(problem):
+        raise ValueError(
+            f"exponent={exponent!r} needs several decays in a layer; set granularity='output', 'feature' or 'weight', "
+            "or exponent=2."
+        )
+    if not algorithm.follows_weights:
+        raise ValueError(f"exponent={exponent!r} needs algorithm='implicit' or 't1t2', which follow such decays.")
+    return rows
 
 
 def network_seed(estimator: Any, random_state: Any) -> np.random.RandomState:
     """Random numbers of the weights and of the batches: the estimator's own, or those of the search."""
-    own = estimator.random_state
+    own = getattr(estimator, "random_state", None)
     return check_random_state(random_state if own is None else own)
 
 

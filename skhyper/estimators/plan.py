@@ -18,6 +18,8 @@ from ..core.procedure import Plan
 EXPONENTS = (1.5, 1.0, 0.75, 0.5)
 AVERAGED_EXPONENTS = (1.3, 0.8, 0.5)
 LOWEST_EXPONENT = 0.5
+# The exponent of a network's layers that moves by hypergradient.
+TUNED = "tuned"
 
 
 def resolve_granularity(granularity: str, decay_groups: Any, network: bool = False) -> str:

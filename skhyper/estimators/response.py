@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..adapters.network import NetworkAdapter
+from ..adapters.registry import adapter_for
 from ..adapters.unwrap import final_estimator
 from ..core.result import Result
 
 Array = NDArray[np.float64]
-
-# What weights are called in fitted estimators.
-WEIGHTS = ("coef_", "intercept_", "coefs_", "intercepts_")
 
 
 def response_curve(result: Result, index: int) -> tuple[Array, Array]:
@@ -55,12 +54,10 @@ def interpolate(curve: tuple[Array, Array], log_alpha: Array) -> Array:
 
 
 def moved_estimator(fitted: Any, moved: Any, shift: float) -> Any:
-    """The fitted estimator with its weights `shift` times as far towards those of `moved`."""
+    """The fitted network with its weights `shift` times as far towards those of `moved`."""
     estimator = deepcopy(fitted)
-    ends = [final_estimator(e) for e in (estimator, moved)]
-    for name in WEIGHTS:
-        if hasattr(ends[0], name):
-            here, there = (getattr(e, name) for e in ends)
-            blend = [a + shift * (b - a) for a, b in zip(here, there, strict=True)] if isinstance(here, list) else None
-            setattr(ends[0], name, here + shift * (there - here) if blend is None else blend)
+    here, there = (final_estimator(e) for e in (estimator, moved))
+    adapter = adapter_for(here)
+    assert isinstance(adapter, NetworkAdapter)
+    adapter.blend(here, there, shift)
     return estimator

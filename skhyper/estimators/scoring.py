@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
 
 from ..adapters.task import Task
-from ..boundary import Split
+from ..boundary import Split, users_torch
 from ..core.result import Result, Snapshot
 
 # Metrics that score each column of several outputs as they would score it alone.
@@ -56,14 +56,16 @@ class Scoring(NamedTuple):
 
     def __call__(self, fitted: Any) -> Any:
         """The score, or a dict of scores, of a fitted estimator."""
-        return _score(fitted, self.x, self.y, self.scorer, self.params, self.error_score)
+        with users_torch():
+            return _score(fitted, self.x, self.y, self.scorer, self.params, self.error_score)
 
     def of_all(self, fitted: Sequence[Any]) -> list[Any]:
         """The score of each; a metric that takes several outputs at once is called once, as it costs little work."""
         sign, metric = self._metric(fitted[0])
         if metric is not None:
-            predicted = np.stack([one.predict(self.x) for one in fitted], axis=1)
-            if np.isfinite(predicted).all():
+            with users_torch():
+                predicted = np.stack([one.predict(self.x) for one in fitted], axis=1)
+            if predicted.ndim == 2 and np.isfinite(predicted).all():
                 y = np.broadcast_to(self.y[:, None], predicted.shape)
                 scores: list[float] = (sign * metric(y, predicted, **self.params, multioutput="raw_values")).tolist()
                 return scores
@@ -122,7 +124,7 @@ def row_columns(result: Result, taus: Sequence[float]) -> dict[str, list[Any]]:
     return {
         "snapshot": [row.name for row in rows],
         "exponent": [float(row.hyper.exponent) for row in rows],
-        "shrinkage": [0.0 if row.hyper.offsets is None else next(stiffness) for row in rows],
+        "shrinkage": [next(stiffness) if row.family is None and row.hyper.offsets is not None else 0.0 for row in rows],
         "n_hyperparameters": [row.n_hyperparameters for row in rows],
         "mean_outer_loss": [float(row.fold_losses.mean()) for row in rows],
     }

@@ -35,7 +35,7 @@ from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
-from .plan import EXPONENTS, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
+from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .response import response_curve
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
@@ -82,12 +82,12 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
     estimator : estimator
         Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
         TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor, MLPClassifier, HypernetRegressor
-        or HypernetClassifier, alone, at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty
-        must be smooth.
+        or HypernetClassifier, or skorch's NeuralNetRegressor, NeuralNetClassifier or NeuralNetBinaryClassifier, alone,
+        at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth.
     granularity : {"auto", "global", "layer", "output", "feature", "weight"}, default="auto"
         Which weights share a decay: all; those of a layer; those of an output; those of a feature, for all outputs;
-        none. "auto" is "feature". In a neural network an output is a unit of any layer, a feature is what a unit
-        reads, and "auto" is "global".
+        none. "auto" is "feature". In a neural network an output is a unit or filter of any layer, a feature is what a
+        unit reads, and "auto" is "global".
     decay_groups : array-like of shape (n_features,) or dict, default=None
         Features with equal entries share a decay. The features are those that the final estimator sees; a dict maps
         their names to groups.
@@ -103,12 +103,14 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
     refit : bool, str or callable, default=True
         As GridSearchCV's.
-    exponent : "auto", float or array-like of float, default="auto"
+    exponent : "auto", "tuned", float or array-like of float, default="auto"
         The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
+        In a neural network q is at least 1, every layer has an alpha of its own beside it, and "tuned" moves a q of
+        each layer. "auto" is "tuned" there, if a layer has several decays and the algorithm is "implicit" or "t1t2".
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; infinity is no prior; "auto" and None fit none, but for
-        neural networks of a granularity other than "global", where "auto" is 1.
+        neural networks with several decays and no family, where "auto" is 1.
     alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
         Bounds of alpha; of 1 / C for estimators with a C.
     guard_cv : "auto", int, splitter, iterable or None, default="auto"
@@ -194,7 +196,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         "cv": ["cv_object", Interval(Real, 0, 1, closed="neither")],
         "scoring": BaseSearchCV._parameter_constraints["scoring"],
         "refit": ["boolean", str, callable],
-        "exponent": [StrOptions({"auto"}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
+        "exponent": [StrOptions({"auto", TUNED}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
         "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="right"), "array-like", None],
         "alpha_bounds": ["array-like"],
         "guard_cv": [StrOptions({"auto"}), "cv_object"],
@@ -264,7 +266,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
+            Training data; for skorch's nets an array of shape (n_samples, ...) as their modules read it.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         **params : dict
@@ -286,7 +288,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             with torch_session(_work(job)):
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
-                plan = self._plan(task)
+                plan = self._plan(task, algorithm)
                 result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
                 self._finish(job, task, algorithm, result, plan, budget)
             self._store_guard(guard_search(self, job, bool(plan.taus), budget))
@@ -332,7 +334,8 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         watch = Watch(self, X, y, self.verbose)
         with torch_session(_work(job)):
             task = self._encode(job, job.splits)
-            algorithm, plan = resolve(self.algorithm, task.encoding.problem), self._plan(task)
+            algorithm = resolve(self.algorithm, task.encoding.problem)
+            plan = self._plan(task, algorithm)
             result = continue_network(task, algorithm, plan, budget, self._seed, self._checkpoint, watch)
             self._finish(job, task, algorithm, result, plan, budget)
         self.total_time_ += budget.seconds
@@ -415,7 +418,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=3)
         return task
 
-    def _plan(self, task: Task) -> Plan | TrainingPlan:
+    def _plan(self, task: Task, algorithm: Any) -> Plan | TrainingPlan:
         taus = check_shrinkage(self.shrinkage)
         if taus and task.columns is not None:
             raise ValueError(
@@ -424,8 +427,9 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             )
         bounds = check_bounds(self.alpha_bounds)
         if isinstance(task.encoding.problem, NetworkProblem):
-            exponents = check_exponents(self.exponent)
-            return make_training_plan(task.encoding.problem, exponents, self.shrinkage, taus, bounds)
+            return make_training_plan(task.encoding.problem, algorithm, self.exponent, self.shrinkage, taus, bounds)
+        if isinstance(self.exponent, str) and self.exponent == TUNED:
+            raise ValueError(f"exponent={TUNED!r} is for neural networks; give a linear model numbers, or 'auto'.")
         competes = not isinstance(self.shrinkage, Real)
         exponents = check_exponents(self.exponent)
         return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)
@@ -556,5 +560,5 @@ def _work(job: Job) -> float:
     n, p = len(job.y), getattr(job.x, "shape", (0, 1))[-1]
     adapter, estimator = job.target.adapter, job.target.leaf.estimator
     if isinstance(adapter, NetworkAdapter):
-        return float(p) * adapter.recipe(estimator).batch_size * max((1, *adapter.hidden_sizes(estimator)))
+        return adapter.work(estimator, p)
     return float(n) * p * min(n, p)

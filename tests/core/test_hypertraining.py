@@ -174,7 +174,7 @@ def test_at_a_solution_implicit_unrolled_and_finite_differences_agree():
     by_implicit, error, _ = implicit.pull(training, hyper, s2, implicit.held_out(training)[1], None)
     np.testing.assert_allclose(by_implicit[0], expected, rtol=1e-5, atol=1e-9)
     assert error < 1e-10
-    decay = implicit.decay(hyper)
+    decay = implicit.decay(hyper, w)
     trainer = implicit.trainer
     state, _, tape = unrolled_steps(trainer, training, decay, 1500, torch.full_like(w, 5.0))
     _, products = reverse(trainer, tape, decay, implicit.held_out(state)[1])

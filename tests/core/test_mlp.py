@@ -72,7 +72,7 @@ def test_every_decay_has_a_name(name, labels):
 
 def encoded(adapter, estimator, x, y, sample_weight=None):
     classes = adapter.classes(estimator, y)
-    granularity = NetworkGranularity(Granularity("global"), adapter.hidden_sizes(estimator))
+    granularity = adapter.granularity(estimator, Granularity("global"))
     encoding = encode_network(
         adapter, estimator, x, y, granularity=granularity, sample_weight=sample_weight, classes=classes
     )

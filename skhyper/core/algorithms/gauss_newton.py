@@ -39,6 +39,7 @@ class GaussNewton(TrainingAlgorithm):
         Of the systems.
     """
 
+    follows_weights = True
     interval: int | None = None
     cg_max_iter: int = 5
     cg_tol: float = 1e-3
@@ -61,8 +62,9 @@ class GaussNewtonResponse(PlainlyTrained):
         return self.algorithm.dtype
 
     def adjoint(self, training: State, hyper: Hyper, v: Tensor, memory: Any) -> tuple[Tensor, float, Any]:
-        trainer, algorithm = self.trainer, self.algorithm
+        trainer, algorithm, penalty = self.trainer, self.algorithm, self.penalty(hyper, training.w)
         steps = min(training.moments.t, algorithm.horizon * trainer.steps_per_epoch)
-        system = System(self.problem, trainer, training, self.decay(hyper), algorithm.n_rows, steps, algorithm.dtype)
+        system = System(self.problem, trainer, training, penalty, algorithm.n_rows, steps, algorithm.dtype)
+        del penalty  # memory
         found = system.solve(v, algorithm.cg_tol, algorithm.cg_max_iter, memory)
         return found.x, float(found.residual.max()), found.x

@@ -61,7 +61,7 @@ class SimplifiedResponse(GeneratingResponse):
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         training, dither = progress.training, self.algorithm.dither
         if len(progress.losses) < self.algorithm.warm_up:
-            decay = self.decay(hyper)
+            decay = self.decay(hyper, training.w)
             return *self.trainer.run(training, decay, self.interval), None
         first = hyper if dither else hyper._replace(log_alpha=hyper.log_alpha - BELOW)
         learnt = progress.memory or self.begin_learning(training, first)

@@ -24,6 +24,7 @@ class T1T2(TrainingAlgorithm):
         Training steps between two hypergradients; None: by the length of the training.
     """
 
+    follows_weights = True
     interval: int | None = None
 
     def bind(self, problem: NetworkProblem) -> "T1T2Response":

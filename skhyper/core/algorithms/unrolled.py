@@ -43,7 +43,7 @@ class UnrolledResponse(TrainedResponse):
 
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         trainer, training = self.trainer, progress.training
-        decay = self.decay(hyper)
+        decay = self.decay(hyper, training.w)
         plain = max(1, self.interval - self.algorithm.n_steps)
         training, loss = trainer.run(training, decay, plain)
         metric = trainer.recipe.descent.safe_metric(training.moments)
@@ -53,6 +53,6 @@ class UnrolledResponse(TrainedResponse):
     def pull(
         self, training: State, hyper: Hyper, s2: Tensor, v: Tensor, memory: list[Step]
     ) -> tuple[Tensor, float, Any]:
-        decay = self.decay(hyper)
+        decay = self.decay(hyper, training.w)
         _, products = reverse(self.trainer, memory, decay, v)
         return -self.problem.decays.group_sums(decay * products), float("nan"), None
