@@ -6,8 +6,8 @@ The loss of a member is, over its training rows with weights s_i of mean 1 and d
 
 with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j). Members
 share no parameter, so the gradient of the sum of their losses is each member's own. Hyperparameters of the layout
-follow another loss, the negative log marginal likelihood of held-out rows, averaged over the members of a fit: these
-few numbers are the same for all of its members.
+follow another loss, the negative log marginal likelihood of held-out rows, averaged over the members of a fit, with a
+prior about zero: these few numbers are the same for all of its members.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +30,8 @@ ROLLBACK_RATE = 0.3
 
 # Steps from one look at held-out rows to the next, and draws in it.
 HELD_EVERY, HELD_DRAWS = 4, 4
+# Standard deviation of the prior of hyperparameters.
+HELD_STD = 1.0
 
 # Numbers in the activations of a layer where held-out rows are judged.
 MAX_ACTIVATIONS = 2**23
@@ -218,8 +220,10 @@ class Trainer:
             return flat.new_zeros(self.n_members, int(self.held.sum()))
         losses = self.held_out_loss(flat, self.noise(HELD_DRAWS), next(self.held_batches))
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
-        own = gradient[:, self.held].unflatten(0, (self.n_fits, -1))
-        return own.mean(1, keepdim=True).expand_as(own).flatten(0, 1)
+        own = gradient[:, self.held].unflatten(0, (self.n_fits, -1)).mean(1, keepdim=True)
+        n_rows = self.held_rows.numel() / self.n_fits
+        prior = flat.detach()[:, self.held] / (HELD_STD**2 * n_rows)
+        return own.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
 
     def spread(self, flat: Tensor, z: Tensor) -> Tensor:
         """Mean over weights of their standard deviation over draws, (M,)."""
