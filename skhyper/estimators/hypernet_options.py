@@ -31,9 +31,6 @@ MAX_FULL = 2**19
 PASSES = 200
 MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 6000, 20000, 20
 
-# Of the main network's first layer, with a residual base.
-FIRST_GAIN = 2.0
-
 SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
     "robust": robust_scaling,
     "standard": standard_scaling,
@@ -120,7 +117,7 @@ def resolve_network(estimator: Any, n_features: int, noise: NoiseModel) -> Stoch
         skip=bool(estimator.residual),
         input_noise=float(estimator.input_noise),
         prior_scale=float(estimator.prior_scale),
-        first_gain=FIRST_GAIN if estimator.residual else 1.0,
+        first_gain=estimator._first_gain if estimator.residual else 1.0,
     )
 
 

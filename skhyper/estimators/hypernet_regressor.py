@@ -195,6 +195,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         "conformal_fraction": [Interval(Real, 0, 1, closed="neither"), None],
     }
     _y_numeric = True
+    _first_gain = 2.0
 
     def __init__(
         self,
