@@ -96,6 +96,9 @@ class BaseHypernet(BaseEstimator, ABC):
         "warm_start": ["boolean"],
     }
 
+    # Of the first layer, with a residual base: regression gains by a start from rougher functions, labels do not.
+    _first_gain: ClassVar[float] = 1.0
+
     @abstractmethod
     def _noise_model(self, n_targets: int) -> NoiseModel:
         """The noise model."""

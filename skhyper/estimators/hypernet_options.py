@@ -117,6 +117,7 @@ def resolve_network(estimator: Any, n_features: int, noise: NoiseModel) -> Stoch
         skip=bool(estimator.residual),
         input_noise=float(estimator.input_noise),
         prior_scale=float(estimator.prior_scale),
+        first_gain=estimator._first_gain if estimator.residual else 1.0,
     )
 
 

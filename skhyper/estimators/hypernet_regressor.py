@@ -1,29 +1,23 @@
 """HypernetRegressor: regression by networks whose weights come from noise."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
-from ..boundary import refuse_unreadable, to_numpy, to_tensor, torch_session
+from ..boundary import check_weights
 from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, NoiseModel
-from ..core.noise.predictive import Mixture, variance_parts
-from ..core.noise.procedure import State, target_scaling
+from ..core.noise.procedure import target_scaling
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
-from .hypernet import BaseHypernet, Uncertainty
 from .hypernet_options import PAPER
-from .hypernet_state import load_state
-
-# The smallest standard deviation, in the unit of y.
-TINY = 1e-300
+from .regression_predictions import PredictsDistributions
+from .target_bounds import resolve_bounds
 
 NOISE_MODELS: dict[str, type[NoiseModel]] = {
     "homoscedastic": Homoscedastic,
@@ -32,7 +26,7 @@ NOISE_MODELS: dict[str, type[NoiseModel]] = {
 }
 
 
-class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
+class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions):
     """Regression with predictive distributions, by networks whose weights are generated from noise.
 
     A hypernetwork g turns noise z ~ N(0, I) into the weights of a main network f, and each of M members minimises
@@ -80,6 +74,13 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         after training.
     min_std : float, default=0.0
         Smallest standard deviation of the observation noise, in the unit of y: half the step of a rounded target.
+    bounds : (low, high) or None, default=None
+        Bounds of y, each a number, an array of shape (n_targets,), or None. Predictions are then those of the mixture
+        given that all targets of a row lie within: nothing changes in training. The functions of `sample_functions`
+        and members' own means may lie outside.
+    conformal_fraction : float or None, default=None
+        Share of the rows in (0, 1), each counted once, that is set aside from training, stopping and calibration
+        alike. `predict_interval` then gives split conformal intervals.
     n_estimators : int, default=4
         M, members: networks with their own initial weights, held-out rows and prior functions.
     prior_scale : float, default=0.1
@@ -124,6 +125,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         Training loss, mean over members and over the steps since the last evaluation.
     validation_loss_curve_ : ndarray of shape (n_evaluations,)
         Loss of held-out rows, mean over members; nan without.
+    conformal_scores_ : ndarray of shape (n_set_aside, n_targets)
+        |2 F(y) - 1| of the rows set aside, ascending; only with `conformal_fraction`.
     weight_spread_curve_ : ndarray of shape (n_evaluations,)
         Mean over the weights of their standard deviation over 10 draws.
     n_iter_ : int
@@ -185,11 +188,14 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseHypernet._parameter_constraints,
+        **PredictsDistributions._parameter_constraints,
         "noise_model": [StrOptions(set(NOISE_MODELS))],
         "min_std": [Interval(Real, 0, None, closed="left")],
+        "bounds": [tuple, list, None],
+        "conformal_fraction": [Interval(Real, 0, 1, closed="neither"), None],
     }
     _y_numeric = True
+    _first_gain = 2.0
 
     def __init__(
         self,
@@ -208,6 +214,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         n_samples: int = 16,
         noise_model: str = "heteroscedastic",
         min_std: float = 0.0,
+        bounds: Any = None,
+        conformal_fraction: float | None = None,
         n_estimators: int = 4,
         prior_scale: float = 0.1,
         alpha: float = 0.02,
@@ -239,6 +247,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         self.n_samples = n_samples
         self.noise_model = noise_model
         self.min_std = min_std
+        self.bounds = bounds
+        self.conformal_fraction = conformal_fraction
         self.n_estimators = n_estimators
         self.prior_scale = prior_scale
         self.alpha = alpha
@@ -278,6 +288,51 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         """
         return cls(**{**PAPER, "noise_model": "squared", **overrides})
 
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train all members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. Rows of weight zero are dropped.
+        X_val, y_val : array-like, default=None
+            Rows to stop and to calibrate by, instead of some of X's own.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range or does not go with the data, or X or y hold NaN or infinity.
+        TypeError
+            If X or y are masked arrays or hold dates.
+        """
+        vars(self).pop("conformal_scores_", None)
+        if self.conformal_fraction is None:
+            return super().fit(X, y, sample_weight, X_val, y_val)
+        self._refuse_conformal(self.warm_start, "warm_start=True: rows set aside now were trained on before")
+        rows, aside = self._set_aside(X, y, sample_weight)
+        own = [None if values is None else _safe_indexing(values, rows) for values in (X, y, sample_weight)]
+        super().fit(*own, X_val, y_val)
+        levels = self.cdf(_safe_indexing(X, aside), _safe_indexing(y, aside)).reshape(len(aside), -1)
+        self.conformal_scores_ = np.sort(np.abs(2 * levels - 1), axis=0)
+        return self
+
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Go once through some rows; the first call also fixes the scaling of X and y.
 
@@ -295,196 +350,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         self : estimator
             Fitted.
         """
+        self._refuse_conformal(True, "partial_fit, which trains on all rows it is given")
         return self._partial_fit(X, y, sample_weight)
-
-    def predict(self, X: ArrayLike, return_std: bool = False, n_samples: int | None = None) -> Any:
-        """Predict the mean.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        return_std : bool, default=False
-            Whether to give standard deviations too. They include the observation noise.
-        n_samples : int, default=None
-            Number of draws of each member, at most the number made at fit; None: all.
-
-        Returns
-        -------
-        mean : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Mean of the predictive distribution.
-        std : ndarray of the same shape
-            Its standard deviation; only if `return_std`.
-        """
-        if not return_std:
-            return self._mean(X, n_samples)
-
-        def both(mixture: Mixture, part: slice) -> torch.Tensor:
-            return torch.stack([mixture.expectation(), mixture.variance().sqrt()], -1)
-
-        values = self._collect(X, both, n_samples)
-        return values[..., 0], values[..., 1]
-
-    def predict_quantiles(self, X: ArrayLike, quantiles: ArrayLike = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
-        """Predict quantiles.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
-            Levels in (0, 1).
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples, n_quantiles) or (n_samples, n_targets, n_quantiles)
-            Quantiles of the predictive distribution, of each target by itself.
-        """
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
-        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"quantiles must lie in the open interval (0, 1), got {quantiles!r}.")
-        return self._collect(X, lambda mixture, part: torch.stack([mixture.quantile(q) for q in levels], -1))
-
-    def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.float64]:
-        """Predict central intervals.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        coverage : float, default=0.9
-            Share of observations in (0, 1) that should lie inside.
-
-        Returns
-        -------
-        interval : ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2)
-            Lower and upper ends.
-        """
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie in the open interval (0, 1), got {coverage!r}.")
-        return self.predict_quantiles(X, [0.5 - coverage / 2, 0.5 + coverage / 2])
-
-    def cdf(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Evaluate the predictive distribution function.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Where to evaluate it.
-
-        Returns
-        -------
-        p : ndarray of the shape of y
-            Probability of a value of at most y.
-        """
-        targets = self._check_targets(X, y)
-        return self._collect(X, lambda mixture, part: mixture.cdf(targets[part]))
-
-    def log_prob(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Evaluate the log density in y's own unit.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Observations.
-
-        Returns
-        -------
-        log_p : ndarray of shape (n_samples,)
-            Log density of the mixture over members and draws; of all targets of a row jointly.
-        """
-        targets = self._check_targets(X, y)
-        return self._collect(X, lambda mixture, part: mixture.log_density(targets[part])[:, None], flat=True)
-
-    def crps(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Evaluate the continuous ranked probability score, E|Y - y| - E|Y - Y'| / 2; lower is better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Observations.
-
-        Returns
-        -------
-        score : ndarray of the shape of y
-            In the unit of y, of each target by itself.
-        """
-        targets = self._check_targets(X, y)
-        return self._collect(X, lambda mixture, part: mixture.crps(targets[part]))
-
-    def sample_y(self, X: ArrayLike, n_samples: int = 1, random_state: Any = 0) -> NDArray[np.float64]:
-        """Draw observations.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        n_samples : int, default=1
-            Number of observations for each row. All rows of a column share member and draw.
-        random_state : int, RandomState instance or None, default=0
-            Seed.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_targets, n_samples)
-            Observations, noise included.
-        """
-        random = check_random_state(random_state)
-        check_is_fitted(self)
-        n_components = self._state["bank"].shape[0] * self._state["bank"].shape[1]
-        chosen = torch.from_numpy(random.randint(n_components, size=n_samples))
-        noise = to_tensor(random.standard_normal((n_samples, _num_samples(X), self._n_targets)))
-
-        def draw(mixture: Mixture, part: slice) -> torch.Tensor:
-            values = mixture.mean[chosen] + mixture.std[chosen] * noise[:, part]
-            return values.movedim(0, -1)
-
-        return self._collect(X, draw)
-
-    def sample_functions(self, n: int = 1, random_state: Any = 0) -> list[Callable[[ArrayLike], NDArray[np.float64]]]:
-        """Draw regression functions: each has the same weights for all rows and calls.
-
-        Parameters
-        ----------
-        n : int, default=1
-            Number of functions.
-        random_state : int, RandomState instance or None, default=0
-            Seed of the choice of member and noise.
-
-        Returns
-        -------
-        functions : list of callables
-            From X to values without observation noise, of shape (n_samples,) or (n_samples, n_targets).
-        """
-        check_is_fitted(self)
-        random = check_random_state(random_state)
-        n_members, noise_dim = len(self._state["flat"]), self._state["bank"].shape[2]
-        return [_Function(self, random.randint(n_members), random.standard_normal(noise_dim)) for _ in range(n)]
-
-    def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
-        """Split the predictive variance.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        parts : Uncertainty
-            Variances `total` = `aleatoric` + `epistemic`, each of shape (n_samples,) or (n_samples, n_targets), in
-            the squared unit of y. Epistemic is the variance between the members' means; what one member's draws
-            spread is part of its noise model.
-        """
-        members = self._check_members()
-        stacked = self._collect(X, lambda mixture, part: torch.stack(variance_parts(mixture, members), -1))
-        return Uncertainty(*np.moveaxis(stacked, -1, 0))
 
     def _noise_model(self, n_targets: int) -> NoiseModel:
         return NOISE_MODELS[self.noise_model](n_targets)
@@ -497,71 +364,34 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, BaseHypernet):
         targets = y.reshape(len(y), -1)
         if targets.shape[1] != self._n_targets:
             raise ValueError(f"y must have {self._n_targets} target(s) as in the first fit, got {targets.shape[1]}.")
+        self._bounds = None if self.bounds is None else resolve_bounds(self.bounds, targets)
         return targets
+
+    def _set_aside(self, X: Any, y: Any, sample_weight: Any) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Numbers of the rows to train on, and of those for the conformal scores; all rows are checked first."""
+        x, targets = self._check_rows(X, y, reset=True)
+        weights = check_weights(sample_weight, x)
+        self._encode_targets(targets, reset=True)
+        usable = np.arange(len(x)) if weights is None else np.flatnonzero(weights > 0)
+        share = float(self.conformal_fraction or 0)
+        n = int(np.ceil(share * len(usable)))
+        if n > len(usable) - 2:
+            raise ValueError(
+                f"conformal_fraction must leave at least 2 rows to train on, got {share} of {len(usable)} rows."
+            )
+        order = check_random_state(self.random_state).permutation(usable)
+        return np.sort(order[n:]), np.sort(order[:n])
+
+    def _refuse_conformal(self, wrong: bool, what: str) -> None:
+        if wrong and self.conformal_fraction is not None:
+            raise ValueError(f"conformal_fraction must be None with {what}; got {self.conformal_fraction!r}.")
+
+    def _fit_alphas(self, X: Any, y: Any, sample_weight: Any, alphas: Sequence[float]) -> list[Self]:
+        self._refuse_conformal(True, "HyperTrainingSearchCV, which trains on all rows")
+        return super()._fit_alphas(X, y, sample_weight, alphas)
 
     def _row_weights(self, y: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return weights
 
     def _target_scaling(self, data: Data) -> Scaling:
         return target_scaling(data.y, data.weight)
-
-    def _check_targets(self, X: ArrayLike, y: ArrayLike) -> torch.Tensor:
-        check_is_fitted(self)
-        refuse_unreadable(y=y)
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        targets = (column_or_1d(y)[:, None] if self._n_targets == 1 else y).reshape(len(y), -1)
-        if targets.shape != (_num_samples(X), self._n_targets):
-            raise ValueError(
-                f"y must have one row for each of the {_num_samples(X)} rows of X and {self._n_targets} target(s), "
-                f"got shape {np.shape(y)}."
-            )
-        return to_tensor(targets)
-
-    def _mixture(self, outputs: torch.Tensor, state: State) -> Mixture:
-        """The predictive distribution in y's unit, from outputs (M, S, n, O)."""
-        noise, scale = self._model.noise, 1 / state.y_scaling.factor
-        parts = self._model.layout.split(state.flat.double())
-        log_sigma = noise.log_sigma(parts, outputs) + state.log_factor
-        mean = outputs[..., : noise.n_targets] * scale + state.y_scaling.center
-        std = (torch.exp(log_sigma) * scale).clamp_min(max(self.min_std, TINY)).expand_as(mean)
-        return Mixture(mean.flatten(0, 1), std.flatten(0, 1))
-
-    def _mean(self, X: ArrayLike, n_samples: int | None) -> NDArray[np.float64]:
-        """Means alone, which need no outputs of single draws."""
-        x = self._rows(X)
-        predictor, state = self._predictor(n_samples)
-        with torch_session():
-            rows = state.x_scaling(to_tensor(x)).to(state.flat.dtype)
-            mean = predictor.mean(rows, self._n_targets).double()
-            values = to_numpy(mean / state.y_scaling.factor + state.y_scaling.center)
-        return values[:, 0] if self._vector else values
-
-    def _collect(
-        self,
-        X: ArrayLike,
-        reduce: Callable[[Mixture, slice], torch.Tensor],
-        n_samples: int | None = None,
-        flat: bool = False,
-    ) -> NDArray[np.float64]:
-        """What `reduce` makes of each block of rows, (rows, T, ...), put together."""
-        blocks = []
-        for part, outputs, state in self._outputs(X, n_samples):
-            with torch_session(), torch.no_grad():
-                blocks.append(to_numpy(reduce(self._mixture(outputs, state), part)))
-        values = np.concatenate(blocks)
-        return values[:, 0] if flat or self._vector else values
-
-
-class _Function:
-    """One member with one fixed noise."""
-
-    def __init__(self, model: HypernetRegressor, member: int, noise: NDArray[np.float64]) -> None:
-        self.model, self.member, self.noise = model, member, noise
-
-    def __call__(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Values at the rows of X."""
-        model = self.model
-        outputs = model._one_function(X, self.member, self.noise)[:, : model._n_targets]
-        scaling = load_state(model._state).y_scaling
-        values = to_numpy(outputs / scaling.factor + scaling.center)
-        return values[:, 0] if model._vector else values

@@ -14,7 +14,7 @@ from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedast
 from skhyper.core.noise.procedure import Holding
 from skhyper.core.noise.rows import Data
 from skhyper.core.noise.scaling import moments, robust_scaling, standard_scaling, weighted_quantile
-from skhyper.core.noise.training import Rows, Settings, Trainer
+from skhyper.core.noise.training import Rows, Settings, Trainer, Walk
 
 DEALINGS = pytest.mark.parametrize("dealing", list(Dealing))
 NOISES = {
@@ -166,7 +166,7 @@ def test_the_best_weights_of_each_member_come_back():
     lowest = torch.stack(seen).min(0).values
     job2, _ = trainer(n_steps=150, learning_rate=0.3)
     z = job2.noise(16)
-    torch.testing.assert_close(job2.held_out_loss(trained.flat, z), lowest)
+    torch.testing.assert_close(job2.held_out_loss(trained.flat, z, job2.held_rows), lowest)
     assert (lowest < seen[-1]).any()
 
 
@@ -277,3 +277,49 @@ def test_data_are_small_by_their_distinct_rows():
     large, small = data.compact(7)
     assert not small
     assert large is data
+
+
+def test_hyperparameters_follow_the_held_out_rows():
+    """Their gradient is that of finite differences, and the mean over the members of a fit."""
+    job, flat = trainer()
+    names = [name for name, block in job.layout.blocks.items() if block.held]
+    assert names == [f"layer.{i}.rho" for i in range(len(job.model.network.shapes))]
+    rows, start = next(job.held_batches), flat.clone().requires_grad_()
+    job.held_batches = iter([rows, rows])
+    job.generator.manual_seed(0)
+    prior = flat[:, job.held] / job.held_rows.numel()
+    found = job.held_gradient(start) - prior
+    job.generator.manual_seed(0)
+    z, places = job.noise(4), job.held.nonzero()[:, 0]
+    for k, place in enumerate(places):
+        ends = []
+        for shift in (1e-5, -1e-5):
+            moved = flat.clone()
+            moved[:, place] += shift
+            ends.append(job.held_out_loss(moved, z, rows).mean())
+        expected = float(ends[0] - ends[1]) / 2e-5
+        assert found[:, k].tolist() == pytest.approx([expected, expected], rel=1e-6, abs=1e-10)
+    job.n_fits = 2
+    job.generator.manual_seed(0)
+    apart = job.held_gradient(start) - 2 * prior
+    torch.testing.assert_close(apart.mean(0), found[0])
+    assert not torch.equal(apart[0], apart[1])
+
+
+def test_hyperparameters_stay_without_held_out_rows():
+    for held, moves in ((True, True), (False, False)):
+        job, flat = trainer(held=held, n_steps=8)
+        before = flat[:, job.held].clone()
+        last = job.run(flat)
+        assert bool((last.flat[:, job.held] != before).any()) == moves
+
+
+def test_members_of_a_fit_share_their_hyperparameters():
+    job, flat = trainer(n_steps=8)
+    flat[:, job.held] = 0.2
+    walk = Walk.begin(flat, None)
+    for step, index in zip(range(8), job.batches(), strict=False):
+        job.advance(walk, index, step)
+    moved = (walk.flat.detach() - flat)[:, job.held]
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-12, atol=1e-15)
+    assert (moved != 0).all()

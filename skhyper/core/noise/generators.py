@@ -8,7 +8,8 @@ last hidden layer. A hidden network turns z into features h, (M, G, H), and the 
     point       W = W0                           no noise: the plain network
 
 W0 is the residual base, drawn as the main network would be; without it W0 = 0 and D (or U, V) is drawn so that the
-weights have the variance that W0 would have had.
+weights have the variance that W0 would have had. With a base h is multiplied by exp(rho) in each layer, and rho is
+fitted to held-out rows: the spread is as large as helps there.
 """
 
 from abc import ABC, abstractmethod
@@ -62,6 +63,8 @@ class Generator(ABC):
         Standard deviation over draws of a weight at the start, as a share of that of W0; only with a base.
     spread_rate : float
         Learning rate of the perturbation relative to the base's.
+    factor_rate : float
+        Learning rate of rho.
     """
 
     noise_dim: int
@@ -71,6 +74,7 @@ class Generator(ABC):
     scale_input: bool = False
     spread: float = 0.3
     spread_rate: float = 1.0
+    factor_rate: float = 0.3
 
     @property
     def n_features(self) -> int:
@@ -106,6 +110,8 @@ class Generator(ABC):
     def layer_blocks(self, name: str, shape: LayerShape) -> dict[str, Block]:
         """Parameters of one layer: the base, and what the perturbation needs."""
         blocks = {}
+        if self.residual and self.stochastic:
+            blocks[f"{name}.rho"] = Block((), rate=self.factor_rate, held=True)
         if self.residual:
             std, rate = shape.gain / sqrt(shape.n_in), 1 / sqrt(shape.n_in)
             blocks[f"{name}.w"] = Block((shape.n_in, shape.n_out), std, rate=rate, precision=shape.n_in)
@@ -123,6 +129,12 @@ class Generator(ABC):
     @abstractmethod
     def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
         """The weights themselves: (M, G, n_in, n_out) and (M, G, n_out)."""
+
+    def scaled(self, parts: Parts, name: str, draws: Draws) -> Tensor:
+        """The features times the factor of a layer, (M, G, H)."""
+        if not self.residual:
+            return draws.features
+        return draws.features * torch.exp(parts[f"{name}.rho"])[:, None, None]
 
     def _relative_spread(self) -> float:
         return self.spread if self.residual else 1.0
@@ -151,7 +163,7 @@ class FullGenerator(Generator):
 
     def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
         """Explicit weights where rows share a draw; else sum_k h_k (x D_k), and no weights are ever formed."""
-        h = draws.features
+        h = self.scaled(parts, name, draws)
         if x.shape[2] > 1 or x.shape[1] == 1:
             w, b = self.weights(parts, name, draws)
             return x @ w + b[:, :, None]
@@ -164,7 +176,7 @@ class FullGenerator(Generator):
 
     def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
         """W0 + sum_k h_k D_k."""
-        h = draws.features
+        h = self.scaled(parts, name, draws)
         db = h @ parts[f"{name}.db"]
         dw = (h @ parts[f"{name}.dw"]).unflatten(-1, (-1, db.shape[-1]))
         if not self.residual:
@@ -198,7 +210,7 @@ class LowRankGenerator(Generator):
 
     def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
         """x W0 + ((x U) * c) V: one pass of the main layer and two thin products."""
-        h = draws.features
+        h = self.scaled(parts, name, draws)
         u, v = parts[f"{name}.u"], parts[f"{name}.v"]
         c = h @ parts[f"{name}.c"]
         thin = (x.flatten(1, 2) @ u).unflatten(1, x.shape[1:3]) * c[:, :, None]
@@ -209,7 +221,7 @@ class LowRankGenerator(Generator):
 
     def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
         """W0 + U diag(h C) V."""
-        h = draws.features
+        h = self.scaled(parts, name, draws)
         c = h @ parts[f"{name}.c"]
         w = (parts[f"{name}.u"][:, None] * c[:, :, None]) @ parts[f"{name}.v"][:, None]
         b = h @ parts[f"{name}.db"]

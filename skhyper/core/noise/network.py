@@ -53,6 +53,9 @@ class StochasticMLP:
         Standard deviation of the prior functions.
     prior_width : float
         Length scale of the prior functions, in units of sqrt(p).
+    first_gain : float
+        Standard deviation of the first layer's weights at the start, times sqrt(p), where hidden layers follow: how
+        rough the functions are from which training starts.
     """
 
     n_features: int
@@ -65,16 +68,16 @@ class StochasticMLP:
     input_noise: float = 0.0
     prior_scale: float = 0.0
     prior_width: float = 1.0
+    first_gain: float = 1.0
 
     @property
     def shapes(self) -> list[LayerShape]:
         """The layers."""
         sizes = (self.n_features, *self.hidden, self.n_outputs)
         last = len(sizes) - 2
-        gain = 1.0 if self.activation == "tanh" else sqrt(2.0)
-        return [
-            LayerShape(n_in, n_out, 1.0 if i in (0, last) else gain) for i, (n_in, n_out) in enumerate(pairwise(sizes))
-        ]
+        gains = [1.0 if self.activation == "tanh" else sqrt(2.0)] * len(sizes)
+        gains[0], gains[last] = self.first_gain, 1.0
+        return [LayerShape(n_in, n_out, gain) for (n_in, n_out), gain in zip(pairwise(sizes), gains, strict=False)]
 
     @property
     def n_weights(self) -> int:

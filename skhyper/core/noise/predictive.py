@@ -3,7 +3,9 @@
 Shapes: D components of equal weight, n rows, T targets; everything is per target unless it says joint.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import log, pi, sqrt
 from typing import NamedTuple
 
@@ -19,40 +21,61 @@ QUANTILE_STEPS = 100
 QUANTILE_TOL = 1e-12
 
 
-class Mixture(NamedTuple):
-    """(1/D) sum_k N(mean_k, std_k^2)."""
+class Components(NamedTuple):
+    """Parts of a mixture."""
 
+    weight: Tensor  # (D, n, 1) or a number of one entry
     mean: Tensor  # (D, n, T)
-    std: Tensor  # (D, n, T)
+    variance: Tensor  # (D, n, T)
+
+
+class Distribution(ABC):
+    """A mixture for each row."""
+
+    @abstractmethod
+    def components(self) -> Components:
+        """Weights, means and variances."""
+
+    @abstractmethod
+    def cdf(self, y: Tensor) -> Tensor:
+        """P(Y <= y), (n, T)."""
+
+    @abstractmethod
+    def density(self, y: Tensor) -> Tensor:
+        """p(y), (n, T)."""
+
+    @abstractmethod
+    def log_density(self, y: Tensor) -> Tensor:
+        """Joint log density of the targets of a row, (n,): targets are independent given the draw."""
+
+    @abstractmethod
+    def bracket(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values between which the quantiles of levels q (T,) lie, and how narrow the narrowest component is."""
+
+    @abstractmethod
+    def crps(self, y: Tensor) -> Tensor:
+        """Continuous ranked probability score E|Y - y| - E|Y - Y'| / 2, (n, T)."""
+
+    @abstractmethod
+    def draw(self, level: Tensor, noise: Tensor) -> Tensor:
+        """Observations (S, n, T) from uniform numbers (S,), which choose a component, and normal noise (S, n, T)."""
 
     def expectation(self) -> Tensor:
         """Mean, (n, T)."""
-        return self.mean.mean(0)
+        weight, mean, _ = self.components()
+        return (weight * mean).sum(0)
 
     def variance(self) -> Tensor:
         """Mean of the variances plus variance of the means, (n, T)."""
-        return self.std.square().mean(0) + self.mean.var(0, correction=0)
+        weight, mean, variance = self.components()
+        return (weight * (variance + (mean - (weight * mean).sum(0)).square())).sum(0)
 
-    def cdf(self, y: Tensor) -> Tensor:
-        """P(Y <= y), (n, T)."""
-        return normal_cdf((y - self.mean) / self.std).mean(0)
-
-    def density(self, y: Tensor) -> Tensor:
-        """p(y), (n, T)."""
-        return (torch.exp(-0.5 * ((y - self.mean) / self.std).square()) / (SQRT_2PI * self.std)).mean(0)
-
-    def log_density(self, y: Tensor) -> Tensor:
-        """Joint log density of the targets of a row, (n,): targets are independent given the draw."""
-        t = (y - self.mean) / self.std
-        log_p = -(0.5 * (t * t + LOG_2PI) + self.std.log()).sum(-1)
-        return torch.logsumexp(log_p, 0) - log(len(log_p))
-
-    def quantile(self, q: float) -> Tensor:
+    def quantile(self, q: float | Tensor) -> Tensor:
         """The solution of cdf(y) = q, (n, T): Newton's steps, kept inside a bracket that bisection narrows."""
-        own = self.mean + self.std * SQRT_2 * float(torch.erfinv(torch.tensor(2 * q - 1, dtype=torch.float64)))
-        low, high = own.amin(0), own.amax(0)
-        tol = QUANTILE_TOL * self.std.amin(0)
-        y = own.mean(0)
+        q = torch.as_tensor(q, dtype=torch.float64)
+        low, high, width = self.bracket(q)
+        tol = QUANTILE_TOL * width
+        y = (low + high) / 2
         for _ in range(QUANTILE_STEPS):
             excess = self.cdf(y) - q
             low, high = torch.where(excess < 0, y, low), torch.where(excess > 0, y, high)
@@ -64,8 +87,43 @@ class Mixture(NamedTuple):
                 break
         return y
 
+
+@dataclass(frozen=True)
+class Mixture(Distribution):
+    """(1/D) sum_k N(mean_k, std_k^2)."""
+
+    mean: Tensor  # (D, n, T)
+    std: Tensor  # (D, n, T)
+
+    def components(self) -> Components:
+        """All weigh the same."""
+        return Components(self.mean.new_tensor(1 / len(self.mean)), self.mean, self.std.square())
+
+    def cdf(self, y: Tensor) -> Tensor:
+        """P(Y <= y), (n, T)."""
+        return normal_cdf((y - self.mean) / self.std).mean(0)
+
+    def density(self, y: Tensor) -> Tensor:
+        """p(y), (n, T)."""
+        return (torch.exp(-0.5 * ((y - self.mean) / self.std).square()) / (SQRT_2PI * self.std)).mean(0)
+
+    def log_components(self, y: Tensor) -> Tensor:
+        """Joint log density of each component, (D, n)."""
+        t = (y - self.mean) / self.std
+        return -(0.5 * (t * t + LOG_2PI) + self.std.log()).sum(-1)
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """Log of the mean over components."""
+        log_p = self.log_components(y)
+        return torch.logsumexp(log_p, 0) - log(len(log_p))
+
+    def bracket(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The components' own quantiles."""
+        own = self.mean + self.std * torch.special.ndtri(q)
+        return own.amin(0), own.amax(0), self.std.amin(0)
+
     def crps(self, y: Tensor) -> Tensor:
-        """Continuous ranked probability score E|Y - y| - E|Y - Y'| / 2 in closed form, (n, T)."""
+        """In closed form."""
         near = mean_absolute(self.mean - y, self.std.square()).mean(0)
         d, n = self.mean.shape[0], max(1, self.mean.shape[1])
         block = max(1, min(n, MAX_PAIRS // (d * d * self.mean.shape[2])))
@@ -74,6 +132,11 @@ class Mixture(NamedTuple):
             v = std.square()
             own.append(mean_absolute(mean[:, None] - mean, v[:, None] + v).mean((0, 1)))
         return near - 0.5 * torch.cat(own)
+
+    def draw(self, level: Tensor, noise: Tensor) -> Tensor:
+        """The same component for all rows of a draw."""
+        component = (level * len(self.mean)).long()
+        return self.mean[component] + self.std[component] * noise
 
 
 def normal_cdf(t: Tensor) -> Tensor:
@@ -96,11 +159,15 @@ class Parts(NamedTuple):
     epistemic: Tensor
 
 
-def variance_parts(mixture: Mixture, n_members: int) -> Parts:
+def variance_parts(distribution: Distribution, n_members: int) -> Parts:
     """Variances: within members on average, and between the members' means."""
-    means = mixture.mean.unflatten(0, (n_members, -1))
-    within = (mixture.std.square().unflatten(0, (n_members, -1)).mean(1) + means.var(1, correction=0)).mean(0)
-    between = means.mean(1).var(0, correction=0)
+    weight, mean, variance = distribution.components()
+    weight = weight.expand(mean.shape).unflatten(0, (n_members, -1))
+    mean, variance = mean.unflatten(0, (n_members, -1)), variance.unflatten(0, (n_members, -1))
+    share = weight.sum(1)
+    own = (weight * mean).sum(1) / share
+    within = (weight * (variance + (mean - own[:, None]).square())).sum((0, 1))
+    between = (share * (own - (share * own).sum(0)).square()).sum(0)
     return Parts(within + between, within, between)
 
 

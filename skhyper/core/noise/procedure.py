@@ -168,6 +168,7 @@ def run_alphas(
         noise,
         n_train,
         torch.tensor(alphas, dtype=torch.float64).repeat_interleave(m),
+        copies,
     )
     trained = trainer.run(repeated(work, copies).flat, watch, optimizer)
     # The squared loss knows no sigma: without held-out rows it is that of the training rows.

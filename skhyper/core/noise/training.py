@@ -5,7 +5,9 @@ The loss of a member is, over its training rows with weights s_i of mean 1 and d
     mean_i s_i [-(1/a) log mean_k exp(a log p(y_i | x_i, z_k))] + alpha / (2 n) sum_j c_j w_j^2
 
 with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j). Members
-share no parameter, so the gradient of the sum of their losses is each member's own.
+share no parameter, so the gradient of the sum of their losses is each member's own. Hyperparameters of the layout
+follow another loss, the negative log marginal likelihood of held-out rows, averaged over the members of a fit, with a
+prior about zero: these few numbers are the same for all of its members.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +27,11 @@ Waves = tuple[Tensor, Tensor, Tensor]
 
 # A member that diverges goes on from its best weights with its learning rate times this.
 ROLLBACK_RATE = 0.3
+
+# Steps from one look at held-out rows to the next, and draws in it.
+HELD_EVERY, HELD_DRAWS = 4, 4
+# Standard deviation of the prior of hyperparameters.
+HELD_STD = 1.0
 
 # Numbers in the activations of a layer where held-out rows are judged.
 MAX_ACTIVATIONS = 2**23
@@ -132,6 +139,7 @@ class Trainer:
     generator: torch.Generator
     n_effective: float  # n of the prior: the sum of the training rows' weights
     alphas: Tensor | None = None  # (M,), of the members, in the place of the settings' one
+    n_fits: int = 1  # members of different fits share no hyperparameter
 
     def __post_init__(self) -> None:
         layout, like = self.model.layout, self.rows.x
@@ -146,6 +154,10 @@ class Trainer:
         batch = n_train if self.full_batch else self.settings.batch_size
         self.groups: Groups = arrange(self.settings.dealing, batch, self.settings.n_draws)
         self.prior = self.model.network.prior(self.waves, like[None])  # (M, n, O)
+        self.held = layout.spread("held").to(like.device) > 0  # (P,)
+        if self.held_rows is not None:
+            size = min(batch, self.held_rows.shape[1])
+            self.held_batches = minibatches(self.held_rows, size, self.generator)
 
     @property
     def n_members(self) -> int:
@@ -194,15 +206,24 @@ class Trainer:
         """Minus the log prior of each member over n, (M,)."""
         return 0.5 * (self.decay * flat.square()).sum(1)
 
-    def held_out_loss(self, flat: Tensor, z: Tensor) -> Tensor:
-        """Negative log marginal likelihood of each member's held-out rows, (M,)."""
-        if self.held_rows is None:
-            return flat.new_full((self.n_members,), torch.nan)
+    def held_out_loss(self, flat: Tensor, z: Tensor, held: Tensor) -> Tensor:
+        """Negative log marginal likelihood of rows that each member holds out, (M, n_val) -> (M,)."""
         parts = self.layout.split(flat)
-        outputs = held_out_outputs(self.model, self.rows.x, self.held_rows, parts, z, self.waves)
-        log_p = self.model.noise.log_density(parts, outputs, self.rows.y[self.held_rows][:, None])
-        weight = self.rows.weight[self.held_rows]
+        outputs = held_out_outputs(self.model, self.rows.x, held, parts, z, self.waves)
+        log_p = self.model.noise.log_density(parts, outputs, self.rows.y[held][:, None])
+        weight = self.rows.weight[held]
         return -(marginal(log_p, 1.0) * weight).sum(1) / weight.sum(1)
+
+    def held_gradient(self, flat: Tensor) -> Tensor:
+        """Of the held-out loss by the hyperparameters, the mean over the members of a fit: (M, their number)."""
+        if self.held_rows is None or not bool(self.held.any()):
+            return flat.new_zeros(self.n_members, int(self.held.sum()))
+        losses = self.held_out_loss(flat, self.noise(HELD_DRAWS), next(self.held_batches))
+        (gradient,) = torch.autograd.grad(losses.sum(), flat)
+        own = gradient[:, self.held].unflatten(0, (self.n_fits, -1)).mean(1, keepdim=True)
+        n_rows = self.held_rows.numel() / self.n_fits
+        prior = flat.detach()[:, self.held] / (HELD_STD**2 * n_rows)
+        return own.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
 
     def spread(self, flat: Tensor, z: Tensor) -> Tensor:
         """Mean over weights of their standard deviation over draws, (M,)."""
@@ -245,7 +266,9 @@ class Trainer:
             since += 1
             if since == every or step + 1 == settings.n_steps:
                 with torch.no_grad():
-                    held = self.held_out_loss(walk.flat, z_eval)
+                    held = walk.best_loss.new_full((self.n_members,), torch.nan)
+                    if self.held_rows is not None:
+                        held = self.held_out_loss(walk.flat, z_eval, self.held_rows)
                     record = Record(
                         step + 1, walk.total / since + self.penalty(walk.flat), held, self.spread(walk.flat, z_spread)
                     )
@@ -259,9 +282,12 @@ class Trainer:
         """One update of all members on rows (M, B)."""
         losses = self.loss(walk.flat, index)
         (gradient,) = torch.autograd.grad(losses.sum(), walk.flat)
+        if step % HELD_EVERY == 0:
+            walk.held_gradient = self.held_gradient(walk.flat)
         with torch.no_grad():
             walk.total += losses.detach()
             gradient += self.decay * walk.flat
+            gradient[:, self.held] = walk.held_gradient
             walk.flat -= self.rate(step) * walk.factor * self.rates * self.direction(gradient, walk)
 
     def direction(self, gradient: Tensor, walk: "Walk") -> Tensor:
@@ -289,6 +315,7 @@ class Walk:
     factor: Tensor  # (M, 1), of the learning rate
     total: Tensor  # (M,), losses since the last evaluation
     n_rollbacks: Tensor  # (M,)
+    held_gradient: Tensor  # of the hyperparameters, when held-out rows were last looked at
 
     @classmethod
     def begin(cls, start: Tensor, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
@@ -298,7 +325,8 @@ class Walk:
         losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
         flat = start.clone().requires_grad_()
         count = torch.zeros(m, dtype=torch.int64, device=start.device)
-        return cls(flat, first, second, done, start.clone(), losses, factor, start.new_zeros(m), count)
+        best = start.clone()
+        return cls(flat, first, second, done, best, losses, factor, start.new_zeros(m), count, start.new_zeros(0))
 
     def settle(self, held: Tensor, judged: bool) -> None:
         """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
