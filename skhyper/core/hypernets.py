@@ -166,8 +166,8 @@ class LowRank(Hypernet):
 
     def start(self, w: Tensor, generator: torch.Generator) -> Tensor:
         n_groups = self.decays.n_groups
-        v = torch.randn(len(w), self.rank * n_groups, generator=generator, dtype=w.dtype) / n_groups**0.5
-        return torch.cat([w, w.new_zeros(len(w), self.n_weights * self.rank), v], -1)
+        v = torch.randn(len(w), self.rank * n_groups, generator=generator, dtype=torch.float64) / n_groups**0.5
+        return torch.cat([w, w.new_zeros(len(w), self.n_weights * self.rank), v.to(w)], -1)
 
     def _factors(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         end = self.n_weights * (1 + self.rank)
