@@ -73,7 +73,8 @@ class SkorchAdapter(NetworkAdapter):
         """Rows as flat ones; the estimator gets `input_rows_`, some rows as its module reads them."""
         name = type(estimator).__name__
         if not hasattr(x, "__array__") or sparse.issparse(x) or hasattr(x, "columns"):
-            raise TypeError(f"X must be an array for {name}, as its module reads it, got {type(x).__name__}.")
+            hint = "; pass X.to_numpy() instead" if hasattr(x, "to_numpy") else ""
+            raise TypeError(f"X must be an array for {name}, as its module reads it, got {type(x).__name__}{hint}.")
         x = check_array(x, dtype="numeric", allow_nd=True, input_name="X", estimator=estimator)
         estimator.input_rows_ = np.array(x[:ROWS] if len(x) >= ROWS else np.repeat(x[:1], ROWS, axis=0))
         y = self.read_target(estimator, y)

@@ -1,27 +1,23 @@
 """HypernetClassifier: classification by networks whose weights come from noise."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from ..boundary import to_numpy, torch_session
 from ..core.noise.likelihood import Categorical, NoiseModel
-from ..core.noise.predictive import entropy_parts
 from ..core.noise.procedure import identity
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
-from .hypernet import BaseHypernet, Uncertainty
+from .classification_predictions import PredictsProbabilities
 from .hypernet_options import PAPER
 
 
-class HypernetClassifier(ClassifierMixin, BaseHypernet):
+class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     """Classification by networks whose weights are generated from noise.
 
     A hypernetwork g turns noise z ~ N(0, I) into the weights of a main network f, and each of M members minimises
@@ -145,6 +141,10 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
     With at most 100 distinct rows training is full batch with draws shared, on rows sorted and made distinct: then
     integer weights equal repeated rows exactly, and the order of rows has no influence.
 
+    The noise is multiplied by a factor in each layer, which follows the likelihood of held-out rows while the weights
+    follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows
+    the factors stay at one.
+
     The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
     noise model. Only what members disagree about is epistemic.
 
@@ -171,7 +171,7 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseHypernet._parameter_constraints,
+        **PredictsProbabilities._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
     _y_numeric = False
@@ -291,91 +291,6 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
         finally:
             del self._given_classes
 
-    def predict(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[Any]:
-        """Predict the most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        n_samples : int, default=None
-            Number of draws of each member, at most the number made at fit; None: all.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,)
-            Labels.
-        """
-        best = self.predict_proba(X, n_samples).argmax(1)
-        return self.classes_[best]
-
-    def predict_proba(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[np.float64]:
-        """Predict probabilities: the mean over members and draws of their softmaxes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        n_samples : int, default=None
-            Number of draws of each member, at most the number made at fit; None: all.
-
-        Returns
-        -------
-        p : ndarray of shape (n_samples, n_classes)
-            Probabilities, in the order of `classes_`.
-        """
-        return np.concatenate(self._reduce(X, lambda p: p.mean((0, 1)), n_samples))
-
-    def predict_log_proba(self, X: ArrayLike, n_samples: int | None = None) -> NDArray[np.float64]:
-        """Predict logarithms of probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-        n_samples : int, default=None
-            Number of draws of each member, at most the number made at fit; None: all.
-
-        Returns
-        -------
-        log_p : ndarray of shape (n_samples, n_classes)
-            Logarithms of `predict_proba`.
-        """
-        return np.log(np.maximum(self.predict_proba(X, n_samples), np.finfo(np.float64).tiny))
-
-    def predict_proba_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Predict the probabilities of every member and draw.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        p : ndarray of shape (n_estimators * n_draws, n_samples, n_classes)
-            Probabilities; the draws of a member lie next to each other.
-        """
-        return np.concatenate(self._reduce(X, lambda p: p.flatten(0, 1)), axis=1)
-
-    def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
-        """Split the predictive entropy.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        parts : Uncertainty
-            Entropies in nats, each of shape (n_samples,): `total` of the predicted probabilities, `aleatoric` the
-            mean of the members' own, `epistemic` the difference: the mutual information of label and member.
-        """
-        self._check_members()
-        blocks = self._reduce(X, lambda p: torch.stack(entropy_parts(p.mean(1)), -1))
-        return Uncertainty(*np.concatenate(blocks).T)
-
     def _noise_model(self, n_targets: int) -> NoiseModel:
         return Categorical(n_targets)
 
@@ -408,14 +323,3 @@ class HypernetClassifier(ClassifierMixin, BaseHypernet):
 
     def _target_scaling(self, data: Data) -> Scaling:
         return identity(data.y.shape[1])
-
-    def _reduce(
-        self, X: ArrayLike, reduce: Callable[[torch.Tensor], torch.Tensor], n_samples: int | None = None
-    ) -> list[NDArray[np.float64]]:
-        """What `reduce` makes of each block's probabilities, (M, S, rows, C)."""
-        blocks = []
-        for _, outputs, state in self._outputs(X, n_samples):
-            with torch_session(), torch.no_grad():
-                probabilities = torch.softmax(outputs * torch.exp(-state.log_factor), -1)
-                blocks.append(to_numpy(reduce(probabilities)))
-        return blocks

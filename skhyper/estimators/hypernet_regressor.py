@@ -161,6 +161,10 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     With at most 100 distinct rows training is full batch with draws shared, on rows sorted and made distinct: then
     integer weights equal repeated rows exactly, and the order of rows has no influence.
 
+    The noise is multiplied by a factor in each layer, which follows the likelihood of held-out rows while the weights
+    follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows
+    the factors stay at one.
+
     The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
     noise model. Only what members disagree about is epistemic.
 
