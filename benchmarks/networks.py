@@ -140,7 +140,7 @@ OURS = {
     "unrolled": {"algorithm": "unrolled"},
     "t1t2": {"algorithm": "t1t2"},
     "implicit_layer": {"granularity": "layer"},
-    "implicit_weight": {"granularity": "weight", "exponent": 2},
+    "implicit_weight": {"granularity": "weight"},
     "joint_weight": {"algorithm": "joint", "granularity": "weight"},
     "implicit_cv5": {"cv": 5},
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ SMALL_WORK = 2e7
 # Sparse matrices with no more entries than this in all, zeros included, are handled faster as dense ones.
 SMALL_MATRIX = 2**21
 
-# Torch's default dtype outside of the session; None where there is none.
-_users_dtype: ContextVar[torch.dtype | None] = ContextVar("users_dtype", default=None)
+# Whether this thread is in a session.
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 GRANULARITIES = ("global", "output", "feature", "weight")
 
@@ -40,6 +41,34 @@ class Split(NamedTuple):
     validation: NDArray[np.int64]
 
 
+class _Sessions:
+    """Those of all threads, which share torch's default dtype: how many there are, and the dtype outside of them."""
+
+    lock = Lock()
+    n = 0
+    outside = torch.float32
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Float64 by default until the last of the threads' sessions ends."""
+    nested, token = _inside.get(), _inside.set(True)
+    with _Sessions.lock:
+        before = torch.get_default_dtype()
+        if not _Sessions.n:
+            _Sessions.outside = before
+        _Sessions.n += 1
+        torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+        with _Sessions.lock:
+            _Sessions.n -= 1
+            if nested or not _Sessions.n:
+                torch.set_default_dtype(before if nested else _Sessions.outside)
+
+
 @contextmanager
 def torch_session(work: float = np.inf) -> Iterator[None]:
     """Float64, gradients on, the global generator untouched; one thread if `work` is small. All is put back.
@@ -49,19 +78,15 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
     work : float
         Multiplications in one product with X: K * n * p * min(n, p) for a factorisation.
     """
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    threads = torch.get_num_threads()
     limit = 1 if work < SMALL_WORK else None
     blas = nullcontext() if limit is None else _thread_pools().limit(limits=limit)
-    outside = _users_dtype.set(_users_dtype.get() or dtype)
-    with blas, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    with blas, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad(), _float64():
         try:
-            torch.set_default_dtype(torch.float64)
             if limit is not None:
                 torch.set_num_threads(limit)
             yield
         finally:
-            _users_dtype.reset(outside)
-            torch.set_default_dtype(dtype)
             torch.set_num_threads(threads)
 
 
@@ -71,7 +96,7 @@ def users_torch() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         try:
-            torch.set_default_dtype(_users_dtype.get() or dtype)
+            torch.set_default_dtype(_Sessions.outside if _Sessions.n else dtype)
             yield
         finally:
             torch.set_default_dtype(dtype)

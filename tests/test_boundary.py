@@ -1,6 +1,7 @@
 """Arrays, weights and splits -> tensors; what the core does with them is tested there."""
 
 from datetime import date
+from threading import Event, Thread
 
 import numpy as np
 import pandas as pd
@@ -197,3 +198,26 @@ def test_the_weights_of_a_constant_column_have_a_plain_decay_of_their_own():
     decays = boundary.make_decays(Granularity("feature"), n_features=2, n_outputs=2, n_free=1, column=True)
     assert decays.index.tolist() == [0, 0, 1, 1, 2, 2, -1]
     assert decays.plain.tolist() == [False, False, True]
+
+
+def test_sessions_of_threads_may_overlap():
+    """The first to begin ends first: the other one stays in double precision, and what was before comes back."""
+    before, begun, ended, seen = torch.get_default_dtype(), Event(), Event(), []
+
+    def second():
+        with boundary.torch_session():
+            begun.set()
+            ended.wait(10)
+            seen.append(torch.get_default_dtype())
+            with boundary.users_torch():
+                seen.append(torch.get_default_dtype())
+            seen.append(torch.get_default_dtype())
+
+    thread = Thread(target=second)
+    with boundary.torch_session():
+        thread.start()
+        begun.wait(10)
+    ended.set()
+    thread.join()
+    assert seen == [torch.float64, before, torch.float64]
+    assert torch.get_default_dtype() == before

@@ -86,8 +86,9 @@ def test_every_granularity_names_its_decays_and_keeps_the_global_row(granularity
     sizes = {"layer": 2, "output": 9, "feature": 10, "weight": 42}
     assert len(ours.alphas_) == sizes[granularity]
     assert len(ours.cv_results_["params"]) == 2
-    layers = 2  # each with one free decay, or with an alpha and an exponent
-    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 1 + (layers if granularity == "layer" else 2 * layers)]
+    free = granularity in ("layer", "weight")
+    fitted = sizes[granularity] if free else 2 * sizes["layer"]  # else an alpha and an exponent of each layer
+    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 1 + fitted]
     assert ours.best_index_ in (0, 1)
     forced = search(classifier(), granularity=granularity, shrinkage=0.5).fit(XC, YC)
     assert forced.best_index_ == 1

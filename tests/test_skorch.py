@@ -154,7 +154,7 @@ def test_a_pipeline_may_make_images_of_rows():
 def test_every_granularity_names_its_decays_and_keeps_the_global_row(granularity, n):
     ours = search(classifier(), granularity=granularity).fit(X, CODES)
     assert len(ours.alphas_) == n
-    assert list(ours.cv_results_["n_hyperparameters"]) == [1, 3 if granularity == "layer" else 5]
+    assert list(ours.cv_results_["n_hyperparameters"]) == [1, {"layer": 3, "weight": 68}.get(granularity, 5)]
     forced = search(classifier(), granularity=granularity, shrinkage=0.5).fit(X, CODES)
     assert forced.best_index_ == 1
     assert len(set(forced.alphas_.values())) > 1

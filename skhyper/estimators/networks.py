@@ -42,7 +42,9 @@ def make_training_plan(
     if single and taus:
         raise ValueError(f"shrinkage={shrinkage!r} needs two decays or more, but granularity='global' has one.")
     if isinstance(exponent, str) and exponent != TUNED:
-        ties = not taus and algorithm.follows_weights and several_in_a_layer(problem)
+        # A family of single weights gains more and loses more than free decays; of groups it does not lose more.
+        grouped = bool((problem.decays.sizes > 1).any())
+        ties = not taus and grouped and algorithm.follows_weights and several_in_a_layer(problem)
         rows: tuple[float | None, ...] = (None,) if ties else ()
     else:
         rows = family_rows(problem, algorithm, exponent)

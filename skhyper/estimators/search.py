@@ -106,7 +106,8 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
     exponent : "auto", "tuned", float or array-like of float, default="auto"
         The exponent q, between 0.5 and 2. "auto" tries 1.5, 1, 0.75 and 0.5; an array its values; a number fixes q.
         In a neural network q is at least 1, every layer has an alpha of its own beside it, and "tuned" moves a q of
-        each layer. "auto" is "tuned" there, if a layer has several decays and the algorithm is "implicit" or "t1t2".
+        each layer. "auto" is "tuned" there, if a layer has several decays, each of several weights, and the algorithm
+        is "implicit" or "t1t2".
     shrinkage : "auto", float, array-like of float or None, default="auto"
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; infinity is no prior; "auto" and None fit none, but for
