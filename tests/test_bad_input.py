@@ -165,7 +165,11 @@ SETTINGS = {
 SINGLE_DECAY = [
     (Ridge(), {"exponent": 1.0}, "need two decays or more, but there is one .*set exponent=2"),
     (Ridge(), {"shrinkage": 1.0}, "need two decays or more"),
-    (MLPRegressor(), {"exponent": 1.0}, r"exponent must be 'auto' or 2 for neural networks, got \(1\.0,\)"),
+    (
+        MLPRegressor(),
+        {"exponent": 1.0},
+        "exponent=1.0 needs several decays in a layer; set granularity='output', .*or exponent=2",
+    ),
     (MLPRegressor(), {"shrinkage": 1.0}, "shrinkage=1.0 needs two decays or more, but granularity='global' has one"),
 ]
 

@@ -354,6 +354,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         self : estimator
             Fitted.
         """
+        self._validate_params()
         self._refuse_conformal(True, "partial_fit, which trains on all rows it is given")
         return self._partial_fit(X, y, sample_weight)
 

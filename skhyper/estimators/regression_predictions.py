@@ -48,6 +48,7 @@ class PredictsDistributions(BaseHypernet, ABC):
         std : ndarray of the same shape
             Its standard deviation; only if `return_std`.
         """
+        check_is_fitted(self)
         if not return_std and self._bounds is None:
             return self._mean(X, n_samples)
         if not return_std:
