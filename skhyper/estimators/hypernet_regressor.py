@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..boundary import check_weights
@@ -15,6 +15,7 @@ from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, 
 from ..core.noise.procedure import target_scaling
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
+from .conformal import set_aside
 from .hypernet_options import PAPER
 from .regression_predictions import PredictsDistributions
 from .target_bounds import resolve_bounds
@@ -378,14 +379,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         weights = check_weights(sample_weight, x)
         self._encode_targets(targets, reset=True)
         usable = np.arange(len(x)) if weights is None else np.flatnonzero(weights > 0)
-        share = float(self.conformal_fraction or 0)
-        n = int(np.ceil(share * len(usable)))
-        if n > len(usable) - 2:
-            raise ValueError(
-                f"conformal_fraction must leave at least 2 rows to train on, got {share} of {len(usable)} rows."
-            )
-        order = check_random_state(self.random_state).permutation(usable)
-        return np.sort(order[n:]), np.sort(order[:n])
+        return set_aside(usable, float(self.conformal_fraction or 0), self.random_state)
 
     def _refuse_conformal(self, wrong: bool, what: str) -> None:
         if wrong and self.conformal_fraction is not None:
