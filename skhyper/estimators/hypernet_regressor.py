@@ -127,7 +127,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     validation_loss_curve_ : ndarray of shape (n_evaluations,)
         Loss of held-out rows, mean over members; nan without.
     conformal_scores_ : ndarray of shape (n_set_aside, n_targets)
-        |2 F(y) - 1| of the rows set aside, ascending; only with `conformal_fraction`.
+        abs(2 F(y) - 1) of the rows set aside, ascending; only with `conformal_fraction`.
     weight_spread_curve_ : ndarray of shape (n_evaluations,)
         Mean over the weights of their standard deviation over 10 draws.
     n_iter_ : int
