@@ -84,9 +84,9 @@ class PredictsDistributions(BaseHypernet, ABC):
         """Predict central intervals.
 
         With `conformal_fraction` their level is chosen by split conformal prediction: of the n rows that were set
-        aside, the ceil((n + 1) coverage)-th smallest value of abs(2 F(y) - 1). Then at least the share `coverage` of new
-        observations lies inside on average, whatever their distribution, if rows are exchangeable; of each target by
-        itself.
+        aside, the ceil((n + 1) coverage)-th smallest value of abs(2 F(y) - 1). Then at least the share `coverage` of
+        new observations lies inside on average, whatever their distribution, if rows are exchangeable; of each target
+        by itself.
 
         Parameters
         ----------
