@@ -31,6 +31,7 @@ ALPHAS = np.logspace(-5, 2, 20)
 N_TRAIN = 2000
 BASE = "grid_20"
 SHARES = (0.1, 0.25, 0.5)  # of the evaluations of a search of ours, for its curve
+SEVERAL_JOBS = ("grid_20_jobs_2",)  # whose processor time is that of other processes
 CLASSIFICATION = ("digits", "segment", "spambase")
 REGRESSION = ("concrete", "kin8nm")
 
@@ -219,17 +220,19 @@ def report(rows):
     text += ["## Seconds of CPU (this process alone), mean over splits", ""]
     text += [markdown(means(rows, "cpu_seconds")[order], 3), ""]
     for name in [name for name in OURS if name in order]:
-        for peer in [peer for peer in ("grid_20", "grid_7", "grid_20_jobs_2") if peer in order]:
+        for peer in [peer for peer in ("grid_20", "grid_7", *SEVERAL_JOBS) if peer in order]:
             shared = common(rows, [name, peer])
             if shared.empty:
                 continue
             loss = np.exp(log_ratio(shared, name, peer)[0])
-            seconds = means(shared, "cpu_seconds" if "jobs" not in peer else "seconds")
+            # The processor time of other processes is not known; that of the clock says what two jobs save.
+            column, clock = ("seconds", "wall-clock") if peer in SEVERAL_JOBS else ("cpu_seconds", "CPU")
+            seconds = means(shared, column)
             share = seconds[peer] / seconds[name]
             text.append(
                 f"- {name} against {peer}: loss ratio geometric mean {np.exp(np.log(loss).mean()):.3f}, worst set "
                 f"{loss.idxmax()} {loss.max():.3f} (target at most 1.01); {share.min():.0f} to {share.max():.0f} "
-                f"times as fast in CPU time (target at least 20 against grid_20)"
+                f"times as fast in {clock} time (target at least 20 against grid_20)"
             )
     return "\n".join([*text, ""])
 
@@ -246,7 +249,7 @@ def figure(rows, path):
     for axes, name in zip(panels, sets, strict=False):
         part = rows[rows["set"] == name].set_index("model")
         base = part.loc[BASE, "score"] if BASE in part.index else 1.0
-        for number, model in enumerate(m for m in MODELS if m in part.index):
+        for number, model in enumerate(m for m in MODELS if m in part.index and m not in SEVERAL_JOBS):
             row = part.loc[model]
             text = row["curve"].split() if isinstance(row["curve"], str) else []
             points = [tuple(map(float, point.split(":"))) for point in text] + [(row["cpu_seconds"], row["score"])]

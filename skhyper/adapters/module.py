@@ -111,7 +111,7 @@ def _differentiate(network: ModuleNetwork, x: Tensor) -> None:
     try:
         tape = network.forward(w, rows)
         network.push(w, tape, torch.ones_like(w))
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError) as error:  # what torch raises for operations without a derivative
         raise TypeError(f"The module cannot be differentiated twice, as hypergradients need: {error}") from error
 
 

@@ -301,17 +301,17 @@ class Rescaled(Loss):
     factor: float
 
     @property
-    def n_constants(self) -> int:  # type: ignore[override]
+    def n_constants(self) -> int:  # type: ignore[override]  # a class variable elsewhere
         """Constants of the loss that is rescaled."""
         return self.loss.n_constants
 
     @property
-    def shift_invariant(self) -> bool:  # type: ignore[override]
+    def shift_invariant(self) -> bool:  # type: ignore[override]  # a class variable elsewhere
         """As the loss that is rescaled."""
         return self.loss.shift_invariant
 
     @property
-    def smooth(self) -> bool:  # type: ignore[override]
+    def smooth(self) -> bool:  # type: ignore[override]  # a class variable elsewhere
         """As the loss that is rescaled."""
         return self.loss.smooth
 

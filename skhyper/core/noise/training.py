@@ -7,7 +7,7 @@ The loss of a member is, over its training rows with weights s_i of mean 1 and d
 with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j). Members
 share no parameter, so the gradient of the sum of their losses is each member's own. Hyperparameters of the layout
 follow another loss, the negative log marginal likelihood of held-out rows, averaged over the members of a fit, with a
-prior about zero: these few numbers are the same for all of its members.
+prior about zero: they move alike in all of its members, and each keeps those of its best weights.
 """
 
 from collections.abc import Callable, Iterator
