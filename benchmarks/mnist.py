@@ -29,7 +29,8 @@ from benchmarks.report import bar, markdown
 from benchmarks.runner import RESULTS, has, read, replaced, set_torch_threads, write
 from skhyper import HypernetClassifier
 from skhyper.core.noise.likelihood import Categorical
-from skhyper.core.noise.training import Model, Rows, Trainer, Walk
+from skhyper.core.noise.objective import Model, Rows
+from skhyper.core.noise.training import Trainer, Walk
 from skhyper.estimators.hypernet_options import resolve_network, resolve_settings
 
 NETWORKS = {"3x150": (150,) * 3, "2x400": (400,) * 2, "2x800": (800,) * 2}
@@ -183,7 +184,7 @@ def stepper(settings, n_rows=4 * BATCH):
     trainer = Trainer(
         whole, Rows(x, y, torch.ones(n_rows)), train, None, None, configuration, torch.Generator(), n_rows
     )
-    walk = Walk.begin(whole.layout.draw(1, random).float(), None)
+    walk = Walk.begin(whole.layout.draw(1, random).float(), whole.layout, None)
     return lambda: trainer.advance(walk, train[:, :BATCH], 0)
 
 

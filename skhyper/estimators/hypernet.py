@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..boundary import check_weights, refuse_unreadable, to_tensor, torch_session
 from ..core.noise.likelihood import NoiseModel
+from ..core.noise.objective import Model
 from ..core.noise.predictor import Predictor, members_waves
 from ..core.noise.procedure import Fit, Holding, State, begin, run, run_alphas
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
-from ..core.noise.training import Model, Record, Settings
+from ..core.noise.training import Record, Settings
 from .hypernet_options import (
     ACTIVATIONS,
     LEAST_ROWS,

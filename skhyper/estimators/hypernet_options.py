@@ -9,10 +9,13 @@ import numpy as np
 import torch
 
 from ..core.noise.dealing import Dealing
-from ..core.noise.generators import FullGenerator, Generator, LowRankGenerator, PointGenerator
+from ..core.noise.full_generator import FullGenerator
+from ..core.noise.generators import Generator
 from ..core.noise.likelihood import NoiseModel
+from ..core.noise.low_rank_generator import LowRankGenerator
 from ..core.noise.network import ACTIVATIONS as ACTIVATIONS
 from ..core.noise.network import StochasticMLP
+from ..core.noise.point_generator import PointGenerator
 from ..core.noise.scaling import Scaling, no_scaling, robust_scaling, standard_scaling
 from ..core.noise.training import Settings
 

@@ -2,10 +2,12 @@
 
 import torch
 
-from skhyper.core.noise.generators import FullGenerator, LowRankGenerator, PointGenerator
+from skhyper.core.noise.full_generator import FullGenerator
 from skhyper.core.noise.likelihood import Homoscedastic
+from skhyper.core.noise.low_rank_generator import LowRankGenerator
 from skhyper.core.noise.network import StochasticMLP
-from skhyper.core.noise.training import Model
+from skhyper.core.noise.objective import Model
+from skhyper.core.noise.point_generator import PointGenerator
 
 GENERATORS = {
     "full": FullGenerator(noise_dim=3),

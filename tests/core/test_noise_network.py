@@ -6,7 +6,9 @@ import pytest
 import torch
 from noise_problems import GENERATORS, make_model, normal, seeded
 
-from skhyper.core.noise.generators import FullGenerator, LowRankGenerator
+from skhyper.core.noise.full_generator import FullGenerator
+from skhyper.core.noise.low_rank_generator import LowRankGenerator
+from skhyper.core.noise.network import ACTIVATIONS
 from skhyper.core.noise.predictor import Predictor
 
 GENERATOR = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
@@ -38,9 +40,8 @@ def test_outputs_are_those_of_explicit_weights(generator, groups, rows):
     """Draws with rows of their own; with one row a draw no weights are formed."""
     model, flat = make_model(generator)
     x, z = normal(2, groups, rows, 3), normal(2, groups, generator.noise_dim, seed=3)
-    torch.testing.assert_close(
-        model.network.forward(model.layout.split(flat), x, z, None), by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13
-    )
+    found = model.network.forward(model.layout.split(flat), x, z, None).outputs
+    torch.testing.assert_close(found, by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13)
 
 
 @GENERATOR
@@ -48,21 +49,48 @@ def test_draws_may_share_their_rows(generator):
     """Without noise there is one draw."""
     model, flat = make_model(generator)
     x, z = normal(2, 1, 5, 3), normal(2, 4 if generator.stochastic else 1, generator.noise_dim, seed=3)
-    torch.testing.assert_close(
-        model.network.forward(model.layout.split(flat), x, z, None), by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13
-    )
+    found = model.network.forward(model.layout.split(flat), x, z, None).outputs
+    torch.testing.assert_close(found, by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13)
+
+
+@GENERATOR
+@pytest.mark.parametrize(("groups", "rows"), [(4, 3), (6, 1), (1, 5), (0, 5)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_gradient_is_that_of_recorded_operations(generator, groups, rows, activation):
+    """Of explicit weights, of one row a draw, and of rows that all draws share (0): by hand and by torch."""
+    model, flat = make_model(generator, input_noise=0.3)
+    network = dataclasses.replace(model.network, activation=activation)
+    n_draws = groups or (4 if generator.stochastic else 1)
+    x, z = normal(2, groups or 1, rows, 3), normal(2, n_draws, generator.noise_dim, seed=3)
+    outputs = network.forward(model.layout.split(flat.requires_grad_()), x, z, None, seeded()).outputs
+    weights = normal(*outputs.shape, seed=8)
+    (expected,) = torch.autograd.grad((outputs * weights).sum(), flat)
+    parts = model.layout.split(flat.detach())
+    found = network.pull(parts, network.forward(parts, x, z, None, seeded()), weights, spread=True)
+    torch.testing.assert_close(model.layout.join(found, flat.detach()), expected, rtol=1e-11, atol=1e-12)
 
 
 @GENERATOR
 def test_the_gradient_of_one_row_a_draw_is_that_of_explicit_weights(generator):
     model, flat = make_model(generator)
     x, z = normal(2, 6, 1, 3), normal(2, 6, generator.noise_dim, seed=3)
-    flat.requires_grad_()
-    gradients = [
-        torch.autograd.grad(out.square().sum(), flat)[0]
-        for out in (model.network.forward(model.layout.split(flat), x, z, None), by_hand(model, flat, x, z))
-    ]
-    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+    (expected,) = torch.autograd.grad(by_hand(model, flat.requires_grad_(), x, z).square().sum(), flat)
+    parts = model.layout.split(flat.detach())
+    tape = model.network.forward(parts, x, z, None)
+    found = model.layout.join(model.network.pull(parts, tape, 2 * tape.outputs, spread=True), flat.detach())
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_has_its_derivative():
+    generator = dataclasses.replace(GENERATORS["full, hidden"], dropout=0.5)
+    model, flat = make_model(generator)
+    x, z = normal(2, 4, 3, 3), normal(2, 4, 3, seed=3)
+    recorded = model.network.forward(model.layout.split(flat.requires_grad_()), x, z, None, seeded())
+    (expected,) = torch.autograd.grad(recorded.outputs.square().sum(), flat)
+    parts = model.layout.split(flat.detach())
+    tape = model.network.forward(parts, x, z, None, seeded())
+    found = model.layout.join(model.network.pull(parts, tape, 2 * tape.outputs, spread=True), flat.detach())
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
 @GENERATOR
@@ -78,6 +106,15 @@ def test_the_predictor_gives_the_outputs_of_the_network(generator, hidden):
     for n_outputs in (1, 2):
         mean = expected[..., :n_outputs].mean((0, 1))
         torch.testing.assert_close(predictor.mean(x, n_outputs), mean, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_predictor_has_the_activations_of_the_network(activation):
+    model, flat = make_model(GENERATORS["full"])
+    model = dataclasses.replace(model, network=dataclasses.replace(model.network, activation=activation))
+    x, bank = normal(9, 3), normal(2, 4, 3, seed=3)
+    expected = model.network.outputs(model.layout.split(flat), x[None], bank, None)
+    torch.testing.assert_close(Predictor(model, flat, bank, None).outputs(x), expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("hidden", [(6,), (6, 5)])
@@ -112,8 +149,8 @@ def test_dropout_and_input_noise_are_drawn_in_training_only():
     model, flat = make_model(generator, input_noise=0.5)
     parts = model.layout.split(flat)
     x, z = normal(2, 4, 3, 3), normal(2, 4, 3, seed=3)
-    calm = [model.network.forward(parts, x, z, None) for _ in range(2)]
-    noisy = [model.network.forward(parts, x, z, None, seeded(seed)) for seed in (1, 1, 2)]
+    calm = [model.network.forward(parts, x, z, None).outputs for _ in range(2)]
+    noisy = [model.network.forward(parts, x, z, None, seeded(seed)).outputs for seed in (1, 1, 2)]
     assert torch.equal(calm[0], calm[1])
     assert torch.equal(noisy[0], noisy[1])
     assert not torch.allclose(noisy[0], noisy[2])

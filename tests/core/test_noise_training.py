@@ -9,12 +9,13 @@ from noise_problems import GENERATORS, make_model, normal, seeded
 from scipy import stats
 
 from skhyper.core.noise.dealing import Dealing, arrange, hold_out, minibatches
-from skhyper.core.noise.generators import FullGenerator
+from skhyper.core.noise.full_generator import FullGenerator
 from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedastic, Homoscedastic, marginal
+from skhyper.core.noise.objective import Rows
 from skhyper.core.noise.procedure import Holding
 from skhyper.core.noise.rows import Data
 from skhyper.core.noise.scaling import moments, robust_scaling, standard_scaling, weighted_quantile
-from skhyper.core.noise.training import Rows, Settings, Trainer, Walk
+from skhyper.core.noise.training import Settings, Trainer, Walk
 
 DEALINGS = pytest.mark.parametrize("dealing", list(Dealing))
 NOISES = {
@@ -37,25 +38,66 @@ def trainer(noise=None, generator=GENERATORS["full"], rows=24, held=True, **sett
     return Trainer(model, data, train, test if held else None, waves, chosen, seeded(4), 18.0), flat
 
 
+def loss(job, flat, index):
+    """The members' losses without the prior, from one seed."""
+    job.generator.manual_seed(0)
+    return job.objective.loss(job.layout.split(flat), index, job.groups)
+
+
 @DEALINGS
 @pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 def test_the_gradient_of_the_loss_is_that_of_finite_differences(dealing, noise):
     job, flat = trainer(noise, dealing=dealing)
     index = job.train_rows[:, :6]
+    found = job.layout.join(loss(job, flat, index)[1], flat)
+    free = torch.ones(flat.shape[1], dtype=torch.bool)
+    free[job.held] = False  # what follows held-out rows
+    direction, step = normal(*flat.shape, seed=9) * free, 1e-5
+    ends = [loss(job, flat + sign * step * direction, index)[0] for sign in (1, -1)]
+    torch.testing.assert_close((ends[0] - ends[1]) / (2 * step), (found * direction).sum(1), rtol=1e-6, atol=1e-8)
 
-    def loss(values):
-        job.generator.manual_seed(0)
-        return job.loss(values, index).sum()
 
-    assert torch.autograd.gradcheck(loss, flat.requires_grad_(), rtol=1e-5, atol=1e-7)
+@DEALINGS
+@pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_the_gradient_of_the_loss_is_that_of_recorded_operations(dealing, generator, noise):
+    job, flat = trainer(noise, generator, dealing=dealing, n_draws=3 if generator.stochastic else 1)
+    index = job.train_rows[:, :6]
+    found = job.layout.join(loss(job, flat, index)[1], flat)
+    (expected,) = torch.autograd.grad(loss(job, flat.requires_grad_(), index)[0].sum(), flat)
+    free = torch.ones(flat.shape[1], dtype=torch.bool)
+    free[job.held] = False
+    torch.testing.assert_close(found[:, free], expected[:, free], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("log_sigma", [-12.5, 0.3])
+def test_a_sigma_below_its_floor_has_no_gradient(log_sigma):
+    for noise in (Homoscedastic(1), Heteroscedastic(1)):
+        parts = {"log_sigma": torch.full((1, 1), log_sigma, dtype=torch.float64, requires_grad=True)}
+        outputs, y = 1e-4 * normal(1, 2, 3, noise.n_outputs), 1e-4 * normal(1, 1, 3, 1, seed=1)
+        scored = noise.score(parts, outputs, y)
+        (expected,) = torch.autograd.grad(scored.log_p.sum(), parts["log_sigma"])
+        _, found = noise.pull(parts, scored, torch.ones_like(scored.log_p), torch.zeros(1, 1, 3))
+        torch.testing.assert_close(found["log_sigma"].detach(), expected)
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+@pytest.mark.parametrize("generator", [g for g in GENERATORS.values() if g.residual and g.stochastic])
+def test_the_slope_by_what_follows_held_out_rows_is_that_of_recorded_operations(noise, generator):
+    job, flat = trainer(noise, generator)
+    z = job.noise(4)
+    found = job.objective.held_out_slope(job.layout.split(flat), z, job.held_rows)
+    value = job.objective.held_out_loss(job.layout.split(flat.requires_grad_()), z, job.held_rows)
+    (expected,) = torch.autograd.grad(value.sum(), flat)
+    assert found.shape == (2, 3)
+    torch.testing.assert_close(found, expected[:, job.held], rtol=1e-10, atol=1e-12)
 
 
 def test_the_loss_is_its_formula():
     """Of shared draws: the weighted mean over rows of the marginal likelihood, and the prior."""
     job, flat = trainer(exponent=0.5, alpha=2.0)
     index = job.train_rows[:, :6]
-    job.generator.manual_seed(0)
-    loss = job.loss(flat, index) + job.penalty(flat)
+    found = loss(job, flat, index)[0] + job.penalty(flat)
     job.generator.manual_seed(0)
     z, parts, network = job.noise(3), job.layout.split(flat), job.model.network
     for m in range(2):
@@ -66,7 +108,7 @@ def test_the_loss_is_its_formula():
         log_p = torch.distributions.Normal(outputs, sigma).log_prob(job.rows.y[index[m]]).sum(-1)
         row = -2 * torch.log(torch.exp(0.5 * log_p).mean(0))
         prior = 2.0 / (2 * 18) * (flat[m].square() * job.layout.spread("precision")).sum()
-        assert loss[m] == pytest.approx(float((job.rows.weight[index[m]] * row).mean() + prior), rel=1e-12)
+        assert found[m] == pytest.approx(float((job.rows.weight[index[m]] * row).mean() + prior), rel=1e-12)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1e-4, 0.5, 1.0])
@@ -85,22 +127,25 @@ def test_log_densities_are_those_of_scipy():
     parts = {"log_sigma": normal(2, 2, seed=2)}
     sigma = parts["log_sigma"].exp()[:, None, None]
     expected = stats.norm.logpdf(y, outputs[..., :2], sigma).sum(-1)
-    np.testing.assert_allclose(Homoscedastic(2).log_density(parts, outputs[..., :2], y), expected)
+    np.testing.assert_allclose(Homoscedastic(2).score(parts, outputs[..., :2], y).log_p, expected)
     noise = Heteroscedastic(2, width=1.5)
     own = sigma * torch.exp(1.5 * torch.tanh(outputs[..., 2:] / 1.5))
     expected = stats.norm.logpdf(y, outputs[..., :2], own).sum(-1)
-    np.testing.assert_allclose(noise.log_density(parts, outputs, y), expected)
+    np.testing.assert_allclose(noise.score(parts, outputs, y).log_p, expected)
     np.testing.assert_allclose(
-        FixedScale(2).log_density(parts, outputs[..., :2], y), -(y - outputs[..., :2]).square().sum(-1)
+        FixedScale(2).score(parts, outputs[..., :2], y).log_p, -(y - outputs[..., :2]).square().sum(-1)
     )
 
 
 def test_importance_follows_the_noise_of_the_row_and_has_no_gradient():
-    outputs = normal(2, 3, 4, 2).requires_grad_()
+    outputs, y = normal(2, 3, 4, 2).requires_grad_(), normal(2, 1, 4, 1)
+    parts = {"log_sigma": normal(2, 1)}
     noise = Heteroscedastic(1, evenness=0.5)
-    torch.testing.assert_close(noise.importance(outputs), noise.offset(outputs.detach())[..., 0].exp())
-    assert not noise.importance(outputs).requires_grad
-    assert torch.equal(Heteroscedastic(1, evenness=0.0).importance(outputs), torch.ones(2, 3, 4).double())
+    found = noise.score(parts, outputs, y).importance
+    torch.testing.assert_close(found, noise.offset(outputs.detach())[..., 0].exp())
+    assert not found.requires_grad
+    even = Heteroscedastic(1, evenness=0.0).score(parts, outputs, y).importance
+    assert torch.equal(even, torch.ones(2, 3, 4).double())
 
 
 @DEALINGS
@@ -145,7 +190,7 @@ def test_a_pass_of_minibatches_sees_every_row_once():
 def test_members_do_not_know_each_other():
     """A member's loss has no gradient in the parameters of another."""
     job, flat = trainer()
-    (gradient,) = torch.autograd.grad(job.loss(flat.requires_grad_(), job.train_rows[:, :6])[0], flat)
+    (gradient,) = torch.autograd.grad(loss(job, flat.requires_grad_(), job.train_rows[:, :6])[0][0], flat)
     assert gradient[0].abs().max() > 0
     assert not gradient[1].any()
 
@@ -166,7 +211,7 @@ def test_the_best_weights_of_each_member_come_back():
     lowest = torch.stack(seen).min(0).values
     job2, _ = trainer(n_steps=150, learning_rate=0.3)
     z = job2.noise(16)
-    torch.testing.assert_close(job2.held_out_loss(trained.flat, z, job2.held_rows), lowest)
+    torch.testing.assert_close(job2.objective.held_out_loss(job2.layout.split(trained.flat), z, job2.held_rows), lowest)
     assert (lowest < seen[-1]).any()
 
 
@@ -180,13 +225,13 @@ def test_without_held_out_rows_the_last_weights_come_back():
 def test_a_member_that_diverges_goes_on_from_its_best_weights():
     job, flat = trainer(n_steps=50)
     calls = itertools.count()
-    loss = job.loss
+    sound = job.objective.loss
 
-    def broken(values, index):
-        out = loss(values, index)
-        return out * torch.tensor([1.0, torch.nan if next(calls) == 20 else 1.0]).double()
+    def broken(parts, index, groups):
+        losses, found = sound(parts, index, groups)
+        return losses * torch.tensor([1.0, torch.nan if next(calls) == 20 else 1.0]).double(), found
 
-    job.loss = broken
+    job.objective.loss = broken
     trained = job.run(flat)
     assert trained.n_rollbacks.sum() == 1
     assert torch.isfinite(trained.flat).all()
@@ -199,12 +244,12 @@ def test_the_spread_is_the_mean_deviation_of_weights():
     draws = job.model.network.generator.draws(parts, z)
     pieces = [job.model.network.generator.weights(parts, f"layer.{i}", draws) for i in range(3)]
     weights = torch.cat([torch.cat([w.flatten(2), b], 2) for w, b in pieces], 2)
-    torch.testing.assert_close(job.spread(flat, z), weights.std(1).mean(1))
+    torch.testing.assert_close(job.objective.spread(parts, z), weights.std(1).mean(1))
 
 
 def test_a_twin_does_not_spread():
     job, flat = trainer(generator=GENERATORS["point"])
-    assert not job.spread(flat, job.noise(10)).any()
+    assert not job.objective.spread(job.layout.split(flat), job.noise(10)).any()
 
 
 def test_one_draw_a_row_lets_the_functions_collapse():
@@ -284,19 +329,19 @@ def test_hyperparameters_follow_the_held_out_rows():
     job, flat = trainer()
     names = [name for name, block in job.layout.blocks.items() if block.held]
     assert names == [f"layer.{i}.rho" for i in range(len(job.model.network.shapes))]
-    rows, start = next(job.held_batches), flat.clone().requires_grad_()
+    rows, start = next(job.held_batches), Walk.begin(flat, job.layout, None)
     job.held_batches = iter([rows, rows])
     job.generator.manual_seed(0)
     prior = flat[:, job.held] / job.held_rows.numel()
     found = job.held_gradient(start) - prior
     job.generator.manual_seed(0)
-    z, places = job.noise(4), job.held.nonzero()[:, 0]
-    for k, place in enumerate(places):
+    z = job.noise(4)
+    for k, place in enumerate(job.held):
         ends = []
         for shift in (1e-5, -1e-5):
             moved = flat.clone()
             moved[:, place] += shift
-            ends.append(job.held_out_loss(moved, z, rows).mean())
+            ends.append(job.objective.held_out_loss(job.layout.split(moved), z, rows).mean())
         expected = float(ends[0] - ends[1]) / 2e-5
         assert found[:, k].tolist() == pytest.approx([expected, expected], rel=1e-6, abs=1e-10)
     job.n_fits = 2
@@ -317,9 +362,9 @@ def test_hyperparameters_stay_without_held_out_rows():
 def test_members_of_a_fit_share_their_hyperparameters():
     job, flat = trainer(n_steps=8)
     flat[:, job.held] = 0.2
-    walk = Walk.begin(flat, None)
+    walk = Walk.begin(flat, job.layout, None)
     for step, index in zip(range(8), job.batches(), strict=False):
         job.advance(walk, index, step)
-    moved = (walk.flat.detach() - flat)[:, job.held]
+    moved = (walk.flat - flat)[:, job.held]
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-12, atol=1e-15)
     assert (moved != 0).all()

@@ -3,13 +3,15 @@
 Shapes: M members, G draws (groups of rows that share a draw), R rows in a group, d entries of noise, H features of the
 last hidden layer. A hidden network turns z into features h, (M, G, H), and the weights of a layer are affine in h:
 
-    full        W = W0 + sum_k h_k D_k           D_k of the shape of W0
-    low_rank    W = W0 + U diag(h C) V           r directions in each layer
-    point       W = W0                           no noise: the plain network
+    full        W = W0 + sum_k h_k D_k           D_k of the shape of W0 (full_generator.py)
+    low_rank    W = W0 + U diag(h C) V           r directions in each layer (low_rank_generator.py)
+    point       W = W0                           no noise: the plain network (point_generator.py)
 
 W0 is the residual base, drawn as the main network would be; without it W0 = 0 and D (or U, V) is drawn so that the
 weights have the variance that W0 would have had. With a base h is multiplied by exp(rho) in each layer, and rho is
 fitted to held-out rows: the spread is as large as helps there.
+
+Derivatives are by hand (`pull`): the networks are small, and recording operations takes several times as long as they.
 """
 
 from abc import ABC, abstractmethod
@@ -30,9 +32,28 @@ SOFTPLUS_ONE = 0.5413248546129181
 
 
 class Draws(NamedTuple):
-    """What one forward pass knows of its noise."""
+    """The features of a forward pass, and what their derivatives need."""
 
     features: Tensor  # (M, G, H)
+    z: Tensor  # (M, G, d)
+    inputs: list[Tensor]  # of each layer of the hidden network
+    slopes: list[Tensor]  # of its units: ReLU's, times what dropout multiplied them by
+
+
+class LayerTape(NamedTuple):
+    """What a layer's derivatives need of its forward pass."""
+
+    x: Tensor  # (M, G or 1, R, n_in)
+    draws: Draws
+    own: tuple[Tensor, ...]  # of the kind of generator
+
+
+class Pulled(NamedTuple):
+    """Gradients of a loss by what entered a layer."""
+
+    x: Tensor  # (M, G or 1, R, n_in)
+    parts: dict[str, Tensor]
+    features: Tensor | None  # (M, G, H); None where it was not wanted
 
 
 class LayerShape(NamedTuple):
@@ -98,14 +119,36 @@ class Generator(ABC):
     def draws(self, parts: Parts, z: Tensor, dropout: torch.Generator | None = None) -> Draws:
         """The features of noise z, (M, G, d); `dropout` is given in training only."""
         h = z
+        inputs, slopes = [], []
         if self.scale_input:
             h = h * functional.softplus(parts["noise.scale"])[:, None, None]
         for i in range(len(self.hidden)):
+            inputs.append(h)
             h = torch.relu(h @ parts[f"noise.{i}.w"] + parts[f"noise.{i}.b"][:, None])
+            slope = (h > 0).to(h)
             if dropout is not None and self.dropout:
                 keep = torch.rand(h.shape, generator=dropout, dtype=h.dtype, device=h.device) >= self.dropout
-                h = h * keep / (1 - self.dropout)
-        return Draws(h)
+                kept = keep / (1 - self.dropout)
+                h, slope = h * kept, slope * kept
+            slopes.append(slope)
+        return Draws(h, z, inputs, slopes)
+
+    @property
+    def learns_features(self) -> bool:
+        """Whether the features have parameters."""
+        return self.scale_input or bool(self.hidden)
+
+    def pull_draws(self, parts: Parts, draws: Draws, g: Tensor) -> dict[str, Tensor]:
+        """The gradient by the parameters of the hidden network, from that by the features, (M, G, H)."""
+        found = {}
+        for i in reversed(range(len(self.hidden))):
+            g = g * draws.slopes[i]
+            found[f"noise.{i}.w"] = draws.inputs[i].mT @ g
+            found[f"noise.{i}.b"] = g.sum(1)
+            g = g @ parts[f"noise.{i}.w"].mT
+        if self.scale_input:
+            found["noise.scale"] = (g * draws.z).sum((1, 2)) * torch.sigmoid(parts["noise.scale"])
+        return found
 
     def layer_blocks(self, name: str, shape: LayerShape) -> dict[str, Block]:
         """Parameters of one layer: the base, and what the perturbation needs."""
@@ -123,8 +166,12 @@ class Generator(ABC):
         """Parameters of W - W0 in one layer."""
 
     @abstractmethod
-    def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
+    def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> tuple[Tensor, LayerTape]:
         """x W + b for rows x, (M, G or 1, R, n_in) -> (M, G, R, n_out)."""
+
+    @abstractmethod
+    def pull(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
+        """The derivative of `apply`, transposed, at g, (M, G, R, n_out); `features`: whether theirs is wanted too."""
 
     @abstractmethod
     def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -136,127 +183,24 @@ class Generator(ABC):
             return draws.features
         return draws.features * torch.exp(parts[f"{name}.rho"])[:, None, None]
 
+    def pull_scaled(self, parts: Parts, name: str, h: Tensor, g: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradients by the features and by rho, from that by the scaled features `h`."""
+        if not self.residual:
+            return g, {}
+        return g * torch.exp(parts[f"{name}.rho"])[:, None, None], {f"{name}.rho": (g * h).sum((1, 2))}
+
     def _relative_spread(self) -> float:
         return self.spread if self.residual else 1.0
 
 
 def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """x W + b for all groups at once: (M, G, R, i) and (M, i, o), (M, o) -> (M, G, R, o)."""
-    return (x.flatten(1, 2) @ w + b[:, None]).unflatten(1, x.shape[1:3])
+    return torch.baddbmm(b[:, None], x.flatten(1, 2), w).unflatten(1, x.shape[1:3])
 
 
-@dataclass(frozen=True)
-class FullGenerator(Generator):
-    """Every weight has its own linear form of the features."""
-
-    def perturbation_blocks(self, name: str, shape: LayerShape) -> Mapping[str, Block]:
-        """D, (H, n_in * n_out), and the same for the biases."""
-        h, scale = self.n_features, self._relative_spread() * shape.gain
-        rate = self.spread_rate / sqrt(shape.n_in * h)
-        size, precision = shape.n_in * shape.n_out, shape.n_in * float(h)
-        return {
-            f"{name}.dw": Block((h, size), scale / sqrt(shape.n_in * h), rate=rate, precision=precision),
-            f"{name}.db": Block(
-                (h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * self.spread_rate / sqrt(h), precision=h
-            ),
-        }
-
-    def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
-        """Explicit weights where rows share a draw; else sum_k h_k (x D_k), and no weights are ever formed."""
-        h = self.scaled(parts, name, draws)
-        if x.shape[2] > 1 or x.shape[1] == 1:
-            w, b = self.weights(parts, name, draws)
-            return x @ w + b[:, :, None]
-        dw = parts[f"{name}.dw"].unflatten(-1, (x.shape[-1], -1)).flatten(1, 2)  # (M, H n_in, n_out)
-        outer = (h[..., None] * x).flatten(2)  # (M, G, H n_in)
-        out = outer @ dw + h @ parts[f"{name}.db"]
-        if self.residual:
-            out = out + x[:, :, 0] @ parts[f"{name}.w"] + parts[f"{name}.b"][:, None]
-        return out[:, :, None]
-
-    def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
-        """W0 + sum_k h_k D_k."""
-        h = self.scaled(parts, name, draws)
-        db = h @ parts[f"{name}.db"]
-        dw = (h @ parts[f"{name}.dw"]).unflatten(-1, (-1, db.shape[-1]))
-        if not self.residual:
-            return dw, db
-        return parts[f"{name}.w"][:, None] + dw, parts[f"{name}.b"][:, None] + db
-
-
-@dataclass(frozen=True)
-class LowRankGenerator(Generator):
-    """Draws differ along `rank` directions in each layer.
-
-    Parameters
-    ----------
-    rank : int
-        r.
-    """
-
-    rank: int = 10
-
-    def perturbation_blocks(self, name: str, shape: LayerShape) -> Mapping[str, Block]:
-        """C, U, V, and D of the biases."""
-        h, r, n = self.n_features, self.rank, shape.n_in
-        scale = self._relative_spread() * shape.gain
-        rate = self.spread_rate
-        return {
-            f"{name}.c": Block((h, r), 1 / sqrt(h), rate=rate / sqrt(h), precision=h),
-            f"{name}.u": Block((n, r), 1 / sqrt(n), rate=rate / sqrt(n), precision=n),
-            f"{name}.v": Block((r, shape.n_out), scale / sqrt(r), rate=rate / sqrt(r), precision=r),
-            f"{name}.db": Block((h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * rate / sqrt(h), precision=h),
-        }
-
-    def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
-        """x W0 + ((x U) * c) V: one pass of the main layer and two thin products."""
-        h = self.scaled(parts, name, draws)
-        u, v = parts[f"{name}.u"], parts[f"{name}.v"]
-        c = h @ parts[f"{name}.c"]
-        thin = (x.flatten(1, 2) @ u).unflatten(1, x.shape[1:3]) * c[:, :, None]
-        out = (thin.flatten(1, 2) @ v).unflatten(1, thin.shape[1:3]) + (h @ parts[f"{name}.db"])[:, :, None]
-        if self.residual:
-            out = out + affine(x, parts[f"{name}.w"], parts[f"{name}.b"])
-        return out
-
-    def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
-        """W0 + U diag(h C) V."""
-        h = self.scaled(parts, name, draws)
-        c = h @ parts[f"{name}.c"]
-        w = (parts[f"{name}.u"][:, None] * c[:, :, None]) @ parts[f"{name}.v"][:, None]
-        b = h @ parts[f"{name}.db"]
-        if not self.residual:
-            return w, b
-        return parts[f"{name}.w"][:, None] + w, parts[f"{name}.b"][:, None] + b
-
-
-@dataclass(frozen=True)
-class PointGenerator(Generator):
-    """No noise: the main network itself, trained by the same means."""
-
-    @property
-    def stochastic(self) -> bool:
-        """Draws are all the same."""
-        return False
-
-    def blocks(self) -> dict[str, Block]:
-        """There is no hidden network."""
-        return {}
-
-    def draws(self, parts: Parts, z: Tensor, dropout: torch.Generator | None = None) -> Draws:
-        """The noise itself, which nothing reads."""
-        return Draws(z)
-
-    def perturbation_blocks(self, name: str, shape: LayerShape) -> Mapping[str, Block]:
-        """None."""
-        return {}
-
-    def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> Tensor:
-        """x W0 + b0."""
-        return affine(x, parts[f"{name}.w"], parts[f"{name}.b"])
-
-    def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
-        """W0, for every draw."""
-        w, b = parts[f"{name}.w"], parts[f"{name}.b"]
-        g = draws.features.shape[1]
-        return w[:, None].expand(-1, g, -1, -1), b[:, None].expand(-1, g, -1)
+def pull_affine(x: Tensor, w: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by x, W and b, from g, (M, G, R, o); x may be shared by the groups, (M, 1, R, i)."""
+    if x.shape[1] < g.shape[1]:
+        g = g.sum(1, keepdim=True)
+    flat = g.flatten(1, 2)
+    return (flat @ w.mT).unflatten(1, g.shape[1:3]), x.flatten(1, 2).mT @ flat, flat.sum(1)

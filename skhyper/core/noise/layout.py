@@ -5,6 +5,7 @@ One leaf tensor makes the optimiser a handful of operations, and restoring a mem
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Layout:
 
     blocks: Mapping[str, Block]
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Numbers in each block."""
         return [prod(block.shape) for block in self.blocks.values()]
@@ -46,6 +47,14 @@ class Layout:
             name: piece.unflatten(-1, block.shape) if block.shape else piece.squeeze(-1)
             for (name, block), piece in zip(self.blocks.items(), pieces, strict=True)
         }
+
+    def join(self, parts: Parts, like: Tensor) -> Tensor:
+        """Blocks -> (M, P), the inverse of `split`; blocks that are missing are zero."""
+        pieces = []
+        for (name, _), size in zip(self.blocks.items(), self.sizes, strict=True):
+            piece = parts.get(name)
+            pieces.append(like.new_zeros(len(like), size) if piece is None else piece.reshape(len(like), size))
+        return torch.cat(pieces, 1)
 
     def draw(self, n_members: int, generator: torch.Generator) -> Tensor:
         """Initial parameters, (M, P), in float64."""

@@ -1,12 +1,14 @@
 """Noise models, and the likelihood of a row marginalised over draws.
 
-Outputs are (M, G, R, O), targets (M, G or 1, R, T); a log density is that of a row: summed over its targets.
+Outputs are (M, G, R, O), targets (M, G or 1, R, T); a log density is that of a row: summed over its targets. The loss
+of a row with the weight v is v (penalty - importance * log density), and importance has no derivative.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log, pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,15 @@ def marginal(log_p: Tensor, exponent: float, dim: int = 1) -> Tensor:
     if not exponent:
         return log_p.mean(dim)
     return (torch.logsumexp(exponent * log_p, dim) - log(log_p.shape[dim])) / exponent
+
+
+class Scored(NamedTuple):
+    """What a noise model says of rows, and what its derivatives need."""
+
+    log_p: Tensor  # (M, G, R)
+    penalty: Tensor  # (M, G, R) or (1, 1, 1)
+    importance: Tensor  # the same
+    own: tuple[Tensor, ...]  # of the model
 
 
 @dataclass(frozen=True)
@@ -45,16 +56,17 @@ class NoiseModel(ABC):
         return {}
 
     @abstractmethod
-    def log_density(self, parts: Parts, outputs: Tensor, y: Tensor) -> Tensor:
-        """log p(y | x, z), (M, G, R)."""
+    def score(self, parts: Parts, outputs: Tensor, y: Tensor) -> Scored:
+        """log p(y | x, z), and what the loss of a row has beside it."""
 
-    def penalty(self, parts: Parts, outputs: Tensor) -> Tensor:
-        """What is added to the loss of a row: (M, G, R), or (1, 1, 1)."""
-        return outputs.new_zeros(1, 1, 1)
+    @abstractmethod
+    def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradients of a loss by the outputs and by the parameters, from those by log_p and penalty, (M, G, R)."""
 
-    def importance(self, outputs: Tensor) -> Tensor:
-        """What the loss of a row is multiplied by, without a gradient: (M, G, R), or (1, 1, 1)."""
-        return outputs.new_ones(1, 1, 1)
+
+def unweighted(log_p: Tensor, *own: Tensor) -> Scored:
+    """No penalty, and all rows of the same importance."""
+    return Scored(log_p, log_p.new_zeros(1, 1, 1), log_p.new_ones(1, 1, 1), own)
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,30 @@ class Homoscedastic(NoiseModel):
         """log sigma, broadcast to (M, G, R, T)."""
         return parts["log_sigma"].clamp_min(self.log_floor)[:, None, None]
 
-    def log_density(self, parts: Parts, outputs: Tensor, y: Tensor) -> Tensor:
+    def score(self, parts: Parts, outputs: Tensor, y: Tensor) -> Scored:
         """Gaussian."""
         log_sigma = self.log_sigma(parts, outputs)
-        r = (y - outputs[..., : self.n_targets]) * torch.exp(-log_sigma)
-        return -(0.5 * (r * r + LOG_2PI) + log_sigma).sum(-1)
+        return unweighted(*gaussian(y - outputs, log_sigma))
+
+    def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """d log p / d mean = r / sigma and d log p / d log sigma = r^2 - 1, r the residual over sigma."""
+        by_mean, by_log_sigma = pull_gaussian(g, *scored.own)
+        free = parts["log_sigma"] >= self.log_floor
+        return by_mean, {"log_sigma": by_log_sigma.sum((1, 2)) * free}
+
+
+def gaussian(residual: Tensor, log_sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log N(residual; 0, sigma^2) summed over targets, r = residual / sigma, and 1 / sigma."""
+    inverse = torch.exp(-log_sigma)
+    r = residual * inverse
+    return -(0.5 * (r * r + LOG_2PI) + log_sigma).sum(-1), r, inverse
+
+
+def pull_gaussian(g: Tensor, r: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients by mean and log sigma, from that by the log density."""
+    g = g[..., None]
+    by_r = g * r
+    return by_r * inverse, by_r * r - g
 
 
 @dataclass(frozen=True)
@@ -90,9 +121,15 @@ class FixedScale(Homoscedastic):
         """0: the scale is found after training."""
         return outputs.new_zeros(1, 1, 1, 1)
 
-    def log_density(self, parts: Parts, outputs: Tensor, y: Tensor) -> Tensor:
+    def score(self, parts: Parts, outputs: Tensor, y: Tensor) -> Scored:
         """Minus the squared error."""
-        return -(y - outputs).square().sum(-1)
+        residual = y - outputs
+        return unweighted(-residual.square().sum(-1), residual)
+
+    def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Twice the residual."""
+        (residual,) = scored.own
+        return 2 * g[..., None] * residual, {}
 
 
 @dataclass(frozen=True)
@@ -128,19 +165,35 @@ class Heteroscedastic(Homoscedastic):
         """log sigma of each row and draw."""
         return (parts["log_sigma"][:, None, None] + self.offset(outputs)).clamp_min(self.log_floor)
 
-    def importance(self, outputs: Tensor) -> Tensor:
-        """(sigma(x) / sigma)^(2 evenness)."""
-        return torch.exp(2 * self.evenness * self.offset(outputs.detach()).mean(-1))
+    def score(self, parts: Parts, outputs: Tensor, y: Tensor) -> Scored:
+        """Gaussian, the shrinkage, and (sigma(x) / sigma)^(2 evenness)."""
+        offset = self.offset(outputs)
+        log_sigma = parts["log_sigma"][:, None, None] + offset
+        free = log_sigma >= self.log_floor
+        log_p, r, inverse = gaussian(y - outputs[..., : self.n_targets], log_sigma.clamp_min(self.log_floor))
+        importance = torch.exp(2 * self.evenness * offset.detach().mean(-1))
+        return Scored(log_p, self.shrinkage * offset.square().sum(-1), importance, (r, inverse, offset, free))
 
-    def penalty(self, parts: Parts, outputs: Tensor) -> Tensor:
-        """The shrinkage."""
-        return self.shrinkage * self.offset(outputs).square().sum(-1)
+    def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As for one sigma; the offset has the derivative 1 - (offset / width)^2 by its output."""
+        r, inverse, offset, free = scored.own
+        by_mean, by_log_sigma = pull_gaussian(g, r, inverse)
+        by_log_sigma = by_log_sigma * free
+        by_offset = by_log_sigma + (2 * self.shrinkage) * by_penalty[..., None] * offset
+        by_output = by_offset * (1 - (offset / self.width).square())
+        return torch.cat([by_mean, by_output], -1), {"log_sigma": by_log_sigma.sum((1, 2))}
 
 
 @dataclass(frozen=True)
 class Categorical(NoiseModel):
     """Classes; targets are one-hot rows."""
 
-    def log_density(self, parts: Parts, outputs: Tensor, y: Tensor) -> Tensor:
+    def score(self, parts: Parts, outputs: Tensor, y: Tensor) -> Scored:
         """Log-softmax at the target."""
-        return (torch.log_softmax(outputs, -1) * y).sum(-1)
+        log_q = torch.log_softmax(outputs, -1)
+        return unweighted((log_q * y).sum(-1), log_q, y)
+
+    def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Target less probability."""
+        log_q, y = scored.own
+        return g[..., None] * (y - torch.exp(log_q)), {}

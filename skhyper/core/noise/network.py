@@ -10,23 +10,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .generators import Generator, LayerShape
+from .generators import Draws, Generator, LayerShape, LayerTape
 from .layout import Block, Layout, Parts
 
 # Cosines in a random prior function.
 N_WAVES = 64
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-    "gelu": functional.gelu,
+
+class Activation(NamedTuple):
+    """A nonlinearity and its derivative.
+
+    Parameters
+    ----------
+    apply : callable
+        t -> h.
+    pull : callable
+        (g, t, h) -> g dh / dt.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(torch.relu, lambda g, t, h: g * (t > 0)),
+    "silu": Activation(functional.silu, lambda g, t, h: torch.ops.aten.silu_backward(g, t)),
+    "tanh": Activation(torch.tanh, lambda g, t, h: torch.ops.aten.tanh_backward(g, h)),
+    "gelu": Activation(functional.gelu, lambda g, t, h: torch.ops.aten.gelu_backward(g, t)),
 }
+
+
+class Tape(NamedTuple):
+    """What the derivatives need of a forward pass."""
+
+    outputs: Tensor  # (M, G, R, O)
+    x: Tensor  # (M, G or 1, R, p), with the noise in it
+    disturbance: Tensor | None  # that noise, before its scale
+    draws: Draws
+    layers: list[LayerTape]
+    hidden: list[tuple[Tensor, Tensor]]  # hidden units before and after the activation
 
 
 @dataclass(frozen=True)
@@ -122,8 +150,8 @@ class StochasticMLP:
 
     def forward(
         self, parts: Parts, x: Tensor, z: Tensor, prior: Tensor | None, noise: torch.Generator | None = None
-    ) -> Tensor:
-        """Outputs, (M, G, R, O).
+    ) -> Tape:
+        """Outputs, and what `pull` needs.
 
         Parameters
         ----------
@@ -138,21 +166,62 @@ class StochasticMLP:
             Of dropout and input noise; given in training only.
         """
         draws = self.generator.draws(parts, z, noise)
+        disturbance = None
         if noise is not None and self.input_noise:
-            scale = functional.softplus(parts["input_noise"])[:, None, None, None]
-            x = x + scale * torch.randn(x.shape, generator=noise, dtype=x.dtype, device=x.device)
+            disturbance = torch.randn(x.shape, generator=noise, dtype=x.dtype, device=x.device)
+            x = x + functional.softplus(parts["input_noise"])[:, None, None, None] * disturbance
         h = x * parts["scales"][:, None, None] if self.feature_scales else x
-        activation, last = ACTIVATIONS[self.activation], len(self.hidden)
+        activate, last = ACTIVATIONS[self.activation].apply, len(self.hidden)
+        layers, hidden = [], []
         for i in range(last + 1):
-            h = self.generator.apply(parts, f"layer.{i}", h, draws)
+            h, layer = self.generator.apply(parts, f"layer.{i}", h, draws)
+            layers.append(layer)
             if i < last:
-                h = activation(h)
+                t, h = h, activate(h)
+                hidden.append((t, h))
         if self.skip:
             h = h + (x.flatten(1, 2) @ parts["skip"]).unflatten(1, x.shape[1:3])
-        return h if prior is None else h + prior
+        outputs = h if prior is None else h + prior
+        return Tape(outputs, x, disturbance, draws, layers, hidden)
+
+    def pull(self, parts: Parts, tape: Tape, g: Tensor, spread: bool = False) -> dict[str, Tensor]:
+        """The gradients of a loss by the blocks, from that by the outputs, (M, G, R, O).
+
+        Parameters
+        ----------
+        spread : bool
+            Whether the factors rho of the noise are wanted; where they are not, they may be missing.
+        """
+        wanted = spread or self.generator.learns_features
+        pull_activation = ACTIVATIONS[self.activation].pull
+        found: dict[str, Tensor] = {}
+        by_features, by_h = None, g
+        for i in reversed(range(len(tape.layers))):
+            pulled = self.generator.pull(parts, f"layer.{i}", tape.layers[i], by_h, wanted)
+            found |= pulled.parts
+            if pulled.features is not None:
+                by_features = pulled.features if by_features is None else by_features + pulled.features
+            by_h = pull_activation(pulled.x, *tape.hidden[i - 1]) if i else pulled.x
+        if by_features is not None:
+            found |= self.generator.pull_draws(parts, tape.draws, by_features)
+        if self.feature_scales:
+            found["scales"] = (by_h * tape.x).sum((1, 2))
+        by_skip = g.sum(1, keepdim=True) if tape.x.shape[1] < g.shape[1] else g
+        if self.skip:
+            found["skip"] = tape.x.flatten(1, 2).mT @ by_skip.flatten(1, 2)
+        if tape.disturbance is not None:
+            by_x = by_h * parts["scales"][:, None, None] if self.feature_scales else by_h
+            if self.skip:
+                by_x = by_x + by_skip @ parts["skip"][:, None].mT
+            found["input_noise"] = (by_x * tape.disturbance).sum((1, 2, 3)) * torch.sigmoid(parts["input_noise"])
+        return found
 
     def outputs(self, parts: Parts, x: Tensor, z: Tensor, waves: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
         """Outputs of every draw at the same rows, (M or 1, R, p) -> (M, G, R, O)."""
+        return self.same_rows(parts, x, z, waves).outputs
+
+    def same_rows(self, parts: Parts, x: Tensor, z: Tensor, waves: tuple[Tensor, Tensor, Tensor] | None) -> Tape:
+        """The forward pass of every draw at the same rows, (M or 1, R, p)."""
         prior = self.prior(waves, x)
         x = x.expand(z.shape[0], -1, -1)
         return self.forward(parts, x[:, None], z, None if prior is None else prior[:, None])

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .network import ACTIVATIONS
-from .training import Model, Waves
+from .objective import Model, Waves
 
 # Numbers in the weights of a block of draws.
 MAX_WEIGHTS = 2**24
@@ -23,10 +22,10 @@ FUSED_DRAWS = 20
 
 # The activations, in place where they can be.
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    **ACTIVATIONS,
     "relu": torch.relu_,
     "silu": partial(functional.silu, inplace=True),
     "tanh": torch.tanh_,
+    "gelu": functional.gelu,
 }
 
 

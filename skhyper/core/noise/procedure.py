@@ -9,10 +9,11 @@ from torch import Tensor
 
 from .dealing import hold_out
 from .likelihood import Categorical, FixedScale, Homoscedastic, marginal
+from .objective import Model, Rows, Waves, held_out_outputs
 from .predictive import best_log_factor
 from .rows import Data
 from .scaling import Scaling, moments
-from .training import Model, Record, Rows, Settings, Trainer, Waves, held_out_outputs
+from .training import Record, Settings, Trainer
 
 Watch = Callable[[Record], None]
 

@@ -1,13 +1,8 @@
-"""Training of all members at once: Adam on the flat parameters, (M, P).
+"""Training of all members at once: Adam on the flat parameters, (M, P), down the losses of `objective.py`.
 
-The loss of a member is, over its training rows with weights s_i of mean 1 and draws z_k,
-
-    mean_i s_i [-(1/a) log mean_k exp(a log p(y_i | x_i, z_k))] + alpha / (2 n) sum_j c_j w_j^2
-
-with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j). Members
-share no parameter, so the gradient of the sum of their losses is each member's own. Hyperparameters of the layout
-follow another loss, the negative log marginal likelihood of held-out rows, averaged over the members of a fit, with a
-prior about zero: they move alike in all of its members, and each keeps those of its best weights.
+Hyperparameters of the layout follow another loss, the negative log marginal likelihood of held-out rows, averaged over
+the members of a fit, with a prior about zero: they move alike in all of its members, and each keeps those of its best
+weights.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,10 +15,7 @@ from torch import Tensor
 
 from .dealing import Dealing, Groups, arrange, minibatches
 from .layout import Layout
-from .likelihood import NoiseModel, marginal
-from .network import StochasticMLP
-
-Waves = tuple[Tensor, Tensor, Tensor]
+from .objective import Model, Objective, Rows, Waves
 
 # A member that diverges goes on from its best weights with its learning rate times this.
 ROLLBACK_RATE = 0.3
@@ -32,30 +24,6 @@ ROLLBACK_RATE = 0.3
 HELD_EVERY, HELD_DRAWS = 4, 4
 # Standard deviation of the prior of hyperparameters.
 HELD_STD = 1.0
-
-# Numbers in the activations of a layer where held-out rows are judged.
-MAX_ACTIVATIONS = 2**23
-
-
-@dataclass(frozen=True)
-class Model:
-    """The main network and its noise model."""
-
-    network: StochasticMLP
-    noise: NoiseModel
-
-    @property
-    def layout(self) -> Layout:
-        """All parameters of a member."""
-        return Layout({**self.network.blocks(), **self.noise.blocks()})
-
-
-class Rows(NamedTuple):
-    """The data: inputs (n, p), targets (n, T), weights of mean 1 (n,)."""
-
-    x: Tensor
-    y: Tensor
-    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -128,7 +96,7 @@ class Trained(NamedTuple):
 
 @dataclass
 class Trainer:
-    """Trains `flat` on rows; `run` does it."""
+    """Trains parameters (M, P) on rows; `run` does it."""
 
     model: Model
     rows: Rows
@@ -142,19 +110,17 @@ class Trainer:
     n_fits: int = 1  # members of different fits share no hyperparameter
 
     def __post_init__(self) -> None:
-        layout, like = self.model.layout, self.rows.x
-        self.layout = layout
+        settings, like = self.settings, self.rows.x
+        self.objective = Objective(self.model, self.rows, self.waves, settings.exponent, self.generator)
+        self.layout = layout = self.objective.layout
         self.rates = layout.spread("rate").to(like)
-        alphas = torch.tensor([self.settings.alpha], dtype=torch.float64) if self.alphas is None else self.alphas
+        alphas = torch.tensor([settings.alpha], dtype=torch.float64) if self.alphas is None else self.alphas
         self.decay = layout.spread("precision").to(like) * (alphas.to(like)[:, None] / self.n_effective)  # (1 or M, P)
-        self.packed = torch.cat([self.rows.x, self.rows.y, self.rows.weight[:, None]], 1)
-        self.widths = [self.rows.x.shape[1], self.rows.y.shape[1], 1]
         n_train = self.train_rows.shape[1]
-        self.full_batch = self.settings.batch_size >= n_train
-        batch = n_train if self.full_batch else self.settings.batch_size
-        self.groups: Groups = arrange(self.settings.dealing, batch, self.settings.n_draws)
-        self.prior = self.model.network.prior(self.waves, like[None])  # (M, n, O)
-        self.held = layout.spread("held").to(like.device) > 0  # (P,)
+        self.full_batch = settings.batch_size >= n_train
+        batch = n_train if self.full_batch else settings.batch_size
+        self.groups: Groups = arrange(settings.dealing, batch, settings.n_draws)
+        self.held = layout.spread("held").to(like.device).nonzero()[:, 0]  # columns that follow held-out rows
         if self.held_rows is not None:
             size = min(batch, self.held_rows.shape[1])
             self.held_batches = minibatches(self.held_rows, size, self.generator)
@@ -165,12 +131,8 @@ class Trainer:
         return self.train_rows.shape[0]
 
     def noise(self, n_draws: int) -> Tensor:
-        """z, (M, n_draws, d); every other draw mirrors the one before."""
-        d = self.model.network.generator.noise_dim
-        like = self.rows.x
-        shape = (self.n_members, (n_draws + 1) // 2 if n_draws > 1 else 1, d)
-        z = torch.randn(shape, generator=self.generator, dtype=like.dtype, device=like.device)
-        return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
+        """z of every member, (M, n_draws, d)."""
+        return self.objective.noise(self.n_members, n_draws)
 
     def batches(self) -> Iterator[Tensor]:
         """Rows of each step, (M, B)."""
@@ -179,63 +141,19 @@ class Trainer:
         while True:
             yield self.train_rows
 
-    def loss(self, flat: Tensor, index: Tensor) -> Tensor:
-        """The members' losses on rows (M, B), without the prior: (M,)."""
-        g, r, repeated = self.groups
-        if not repeated:
-            index = index[:, : g * r]
-        member = torch.arange(self.n_members, device=index.device)[:, None]
-        parts = self.layout.split(flat)
-        x, y, weight = self.packed[index].split(self.widths, -1)
-        prior = None if self.prior is None else self.prior[member, index]
-        shape = (1, r) if repeated else (g, r)
-        x, y, weight = x.unflatten(1, shape), y.unflatten(1, shape), weight[..., 0].unflatten(1, shape)
-        prior = None if prior is None else prior.unflatten(1, shape)
-        outputs = self.model.network.forward(parts, x, self.noise(g), prior, self.generator)
-        log_p = self.model.noise.log_density(parts, outputs, y)
-        penalty = self.model.noise.penalty(parts, outputs)
-        importance = self.model.noise.importance(outputs)
-        if repeated:
-            row = penalty.mean(1) - importance.mean(1) * marginal(log_p, self.settings.exponent)
-            loss = (weight[:, 0] * row).mean(1)
-        else:
-            loss = (weight * (penalty - importance * log_p)).mean((1, 2))
-        return loss
-
     def penalty(self, flat: Tensor) -> Tensor:
         """Minus the log prior of each member over n, (M,)."""
         return 0.5 * (self.decay * flat.square()).sum(1)
 
-    def held_out_loss(self, flat: Tensor, z: Tensor, held: Tensor) -> Tensor:
-        """Negative log marginal likelihood of rows that each member holds out, (M, n_val) -> (M,)."""
-        parts = self.layout.split(flat)
-        outputs = held_out_outputs(self.model, self.rows.x, held, parts, z, self.waves)
-        log_p = self.model.noise.log_density(parts, outputs, self.rows.y[held][:, None])
-        weight = self.rows.weight[held]
-        return -(marginal(log_p, 1.0) * weight).sum(1) / weight.sum(1)
-
-    def held_gradient(self, flat: Tensor) -> Tensor:
+    def held_gradient(self, walk: "Walk") -> Tensor:
         """Of the held-out loss by the hyperparameters, the mean over the members of a fit: (M, their number)."""
-        if self.held_rows is None or not bool(self.held.any()):
-            return flat.new_zeros(self.n_members, int(self.held.sum()))
-        losses = self.held_out_loss(flat, self.noise(HELD_DRAWS), next(self.held_batches))
-        (gradient,) = torch.autograd.grad(losses.sum(), flat)
-        own = gradient[:, self.held].unflatten(0, (self.n_fits, -1)).mean(1, keepdim=True)
+        if self.held_rows is None or not len(self.held):
+            return walk.flat.new_zeros(self.n_members, len(self.held))
+        own = self.objective.held_out_slope(walk.parts, self.noise(HELD_DRAWS), next(self.held_batches))
+        mean = own.unflatten(0, (self.n_fits, -1)).mean(1, keepdim=True)
         n_rows = self.held_rows.numel() / self.n_fits
-        prior = flat.detach()[:, self.held] / (HELD_STD**2 * n_rows)
-        return own.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
-
-    def spread(self, flat: Tensor, z: Tensor) -> Tensor:
-        """Mean over weights of their standard deviation over draws, (M,)."""
-        generator, parts = self.model.network.generator, self.layout.split(flat)
-        if not generator.stochastic:
-            return flat.new_zeros(self.n_members)
-        draws = generator.draws(parts, z)
-        total = flat.new_zeros(self.n_members)
-        for i in range(len(self.model.network.shapes)):
-            w, b = generator.weights(parts, f"layer.{i}", draws)
-            total += w.std(1).sum((1, 2)) + b.std(1).sum(1)
-        return total / self.model.network.n_weights
+        prior = walk.flat[:, self.held] / (HELD_STD**2 * n_rows)
+        return mean.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -246,6 +164,7 @@ class Trainer:
         ramp = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.n_steps))
         return settings.learning_rate * ramp * 0.5 * (1 + cos(pi * done))
 
+    @torch.inference_mode()
     def run(
         self,
         start: Tensor,
@@ -254,7 +173,7 @@ class Trainer:
     ) -> Trained:
         """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
         settings = self.settings
-        walk = Walk.begin(start, optimizer)
+        walk = Walk.begin(start, self.layout, optimizer)
         n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
         z_eval, z_spread = self.noise(n_eval), self.noise(10)
         every = max(1, settings.n_steps // settings.n_evaluations)
@@ -265,14 +184,12 @@ class Trainer:
             self.advance(walk, next(batches), step)
             since += 1
             if since == every or step + 1 == settings.n_steps:
-                with torch.no_grad():
-                    held = walk.best_loss.new_full((self.n_members,), torch.nan)
-                    if self.held_rows is not None:
-                        held = self.held_out_loss(walk.flat, z_eval, self.held_rows)
-                    record = Record(
-                        step + 1, walk.total / since + self.penalty(walk.flat), held, self.spread(walk.flat, z_spread)
-                    )
-                    walk.settle(held, judged=self.held_rows is not None)
+                held = walk.best_loss.new_full((self.n_members,), torch.nan)
+                if self.held_rows is not None:
+                    held = self.objective.held_out_loss(walk.parts, z_eval, self.held_rows)
+                spread = self.objective.spread(walk.parts, z_spread)
+                record = Record(step + 1, walk.total / since + self.penalty(walk.flat), held, spread)
+                walk.settle(held, judged=self.held_rows is not None)
                 since = 0
                 curve.append(record)
                 watch(record)
@@ -280,15 +197,14 @@ class Trainer:
 
     def advance(self, walk: "Walk", index: Tensor, step: int) -> None:
         """One update of all members on rows (M, B)."""
-        losses = self.loss(walk.flat, index)
-        (gradient,) = torch.autograd.grad(losses.sum(), walk.flat)
+        losses, found = self.objective.loss(walk.parts, index, self.groups)
         if step % HELD_EVERY == 0:
-            walk.held_gradient = self.held_gradient(walk.flat)
-        with torch.no_grad():
-            walk.total += losses.detach()
-            gradient += self.decay * walk.flat
-            gradient[:, self.held] = walk.held_gradient
-            walk.flat -= self.rate(step) * walk.factor * self.rates * self.direction(gradient, walk)
+            walk.held_gradient = self.held_gradient(walk)
+        walk.total += losses
+        gradient = self.layout.join(found, walk.flat).addcmul_(self.decay, walk.flat)
+        gradient[:, self.held] = walk.held_gradient
+        step_size = self.rates * (self.rate(step) * walk.factor)
+        walk.flat.addcmul_(step_size, self.direction(gradient, walk), value=-1.0)
 
     def direction(self, gradient: Tensor, walk: "Walk") -> Tensor:
         """The optimiser's direction; the moments are updated in place."""
@@ -307,6 +223,7 @@ class Walk:
     """Where a run stands: parameters, the optimiser's moments, and each member's best so far."""
 
     flat: Tensor
+    parts: dict[str, Tensor]  # its blocks, as views
     first: Tensor
     second: Tensor
     done: int
@@ -318,15 +235,15 @@ class Walk:
     held_gradient: Tensor  # of the hyperparameters, when held-out rows were last looked at
 
     @classmethod
-    def begin(cls, start: Tensor, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
+    def begin(cls, start: Tensor, layout: Layout, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
         """At `start`, with moments of an earlier run or none."""
         first, second, done = optimizer or (torch.zeros_like(start), torch.zeros_like(start), 0)
         m = len(start)
         losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
-        flat = start.clone().requires_grad_()
+        flat = start.clone()
         count = torch.zeros(m, dtype=torch.int64, device=start.device)
-        best = start.clone()
-        return cls(flat, first, second, done, best, losses, factor, start.new_zeros(m), count, start.new_zeros(0))
+        total, held = start.new_zeros(m), start.new_zeros(0)
+        return cls(flat, layout.split(flat), first, second, done, start.clone(), losses, factor, total, count, held)
 
     def settle(self, held: Tensor, judged: bool) -> None:
         """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
@@ -334,7 +251,7 @@ class Walk:
         if judged:
             sound &= torch.isfinite(held)
         better = sound & (held < self.best_loss) if judged else sound
-        self.best[better] = self.flat.detach()[better]
+        self.best[better] = self.flat[better]
         self.best_loss[better] = held[better]
         self.total = torch.zeros_like(self.total)
         lost = ~sound
@@ -343,13 +260,3 @@ class Walk:
             self.flat[lost] = self.best[lost]
             self.first[lost], self.second[lost] = 0.0, 0.0
             self.factor[lost] *= ROLLBACK_RATE
-
-
-def held_out_outputs(
-    model: Model, x: Tensor, held: Tensor, parts: dict[str, Tensor], z: Tensor, waves: Waves | None
-) -> Tensor:
-    """Outputs at each member's held-out rows, a few draws at a time: (M, G, n_val, O)."""
-    width = max(model.network.hidden, default=1)
-    size = max(1, MAX_ACTIVATIONS // (held.numel() * width))
-    own = x[held]
-    return torch.cat([model.network.outputs(parts, own, draws, waves) for draws in z.split(size, 1)], 1)

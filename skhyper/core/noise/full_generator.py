@@ -1,0 +1,97 @@
+"""The full generator: every weight has its own linear form of the features, W = W0 + sum_k h_k D_k."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from .generators import Draws, Generator, LayerShape, LayerTape, Pulled, affine, pull_affine
+from .layout import Block, Parts
+
+
+@dataclass(frozen=True)
+class FullGenerator(Generator):
+    """Explicit weights where rows share a draw; else sum_k h_k (x D_k), and no weights are ever formed."""
+
+    def perturbation_blocks(self, name: str, shape: LayerShape) -> dict[str, Block]:
+        """D, (H, n_in * n_out), and the same for the biases."""
+        h, scale = self.n_features, self._relative_spread() * shape.gain
+        rate = self.spread_rate / sqrt(shape.n_in * h)
+        size, precision = shape.n_in * shape.n_out, shape.n_in * float(h)
+        return {
+            f"{name}.dw": Block((h, size), scale / sqrt(shape.n_in * h), rate=rate, precision=precision),
+            f"{name}.db": Block(
+                (h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * self.spread_rate / sqrt(h), precision=h
+            ),
+        }
+
+    def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> tuple[Tensor, LayerTape]:
+        """The tape holds the scaled features, and the explicit weights or the products h_k x."""
+        h = self.scaled(parts, name, draws)
+        if x.shape[2] > 1 or x.shape[1] == 1:
+            w, b = self._weights(parts, name, h)
+            own = x.expand(-1, w.shape[1], -1, -1).flatten(0, 1)
+            out = torch.baddbmm(b.flatten(0, 1)[:, None], own, w.flatten(0, 1)).unflatten(0, w.shape[:2])
+            return out, LayerTape(x, draws, (h, w))
+        outer = (h[..., None] * x).flatten(2)  # (M, G, H n_in)
+        out = outer @ self._tall(parts, name, x) + h @ parts[f"{name}.db"]
+        if self.residual:
+            out = out + affine(x, parts[f"{name}.w"], parts[f"{name}.b"])[:, :, 0]
+        return out[:, :, None], LayerTape(x, draws, (h, outer))
+
+    def pull(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
+        """By the same route as `apply`."""
+        by_rows = tape.x.shape[2] > 1 or tape.x.shape[1] == 1
+        return (self._pull_weights if by_rows else self._pull_outer)(parts, name, tape, g, features)
+
+    def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
+        """W0 + sum_k h_k D_k."""
+        return self._weights(parts, name, self.scaled(parts, name, draws))
+
+    def _weights(self, parts: Parts, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
+        dw, db = parts[f"{name}.dw"], parts[f"{name}.db"]
+        if not self.residual:
+            w, b = h @ dw, h @ db
+        else:
+            w = torch.baddbmm(parts[f"{name}.w"].flatten(1)[:, None], h, dw)
+            b = torch.baddbmm(parts[f"{name}.b"][:, None], h, db)
+        return w.unflatten(-1, (-1, b.shape[-1])), b
+
+    def _tall(self, parts: Parts, name: str, x: Tensor) -> Tensor:
+        """D as (M, H n_in, n_out)."""
+        return parts[f"{name}.dw"].unflatten(-1, (x.shape[-1], -1)).flatten(1, 2)
+
+    def _pull_weights(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
+        h, w = tape.own
+        n_groups = w.shape[1]
+        flat = g.flatten(0, 1)
+        rows = tape.x.expand(-1, n_groups, -1, -1).flatten(0, 1)
+        by_w = torch.bmm(rows.mT, flat).unflatten(0, w.shape[:2]).flatten(2)  # (M, G, n_in n_out)
+        by_b = g.sum(2)
+        by_x = torch.bmm(flat, w.flatten(0, 1).mT).unflatten(0, w.shape[:2])
+        if tape.x.shape[1] < n_groups:
+            by_x = by_x.sum(1, keepdim=True)
+        found = {f"{name}.dw": h.mT @ by_w, f"{name}.db": h.mT @ by_b}
+        if self.residual:
+            found |= {f"{name}.w": by_w.sum(1), f"{name}.b": by_b.sum(1)}
+        if not features:
+            return Pulled(by_x, found, None)
+        by_h = by_w @ parts[f"{name}.dw"].mT + by_b @ parts[f"{name}.db"].mT
+        by_features, rho = self.pull_scaled(parts, name, h, by_h)
+        return Pulled(by_x, found | rho, by_features)
+
+    def _pull_outer(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
+        h, outer = tape.own
+        own = g[:, :, 0]
+        by_outer = (own @ self._tall(parts, name, tape.x).mT).unflatten(-1, (h.shape[-1], -1))  # (M, G, H, n_in)
+        by_x = (by_outer * h[..., None]).sum(2, keepdim=True)
+        found = {f"{name}.dw": (outer.mT @ own).unflatten(1, (h.shape[-1], -1)).flatten(2), f"{name}.db": h.mT @ own}
+        if self.residual:
+            by_base, found[f"{name}.w"], found[f"{name}.b"] = pull_affine(tape.x, parts[f"{name}.w"], g)
+            by_x = by_x + by_base
+        if not features:
+            return Pulled(by_x, found, None)
+        by_h = (by_outer * tape.x).sum(-1) + own @ parts[f"{name}.db"].mT
+        by_features, rho = self.pull_scaled(parts, name, h, by_h)
+        return Pulled(by_x, found | rho, by_features)

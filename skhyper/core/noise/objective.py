@@ -1,0 +1,171 @@
+"""The losses of all members and their gradients.
+
+The loss of a member is, over its training rows with weights s_i of mean 1 and draws z_k,
+
+    mean_i s_i [-(1/a) log mean_k exp(a log p(y_i | x_i, z_k))] + alpha / (2 n) sum_j c_j w_j^2
+
+with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j), which
+`training.py` adds. Members share no parameter. By log p(y_i | x_i, z_k) the first term has the derivative -s_i r_k,
+where r_k = p_k^a / sum_l p_l^a is the responsibility of a draw for the row.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .dealing import Groups
+from .layout import Layout, Parts
+from .likelihood import NoiseModel, marginal
+from .network import StochasticMLP
+
+Waves = tuple[Tensor, Tensor, Tensor]
+
+# Numbers in the activations of a layer where held-out rows are judged.
+MAX_ACTIVATIONS = 2**23
+
+
+@dataclass(frozen=True)
+class Model:
+    """The main network and its noise model."""
+
+    network: StochasticMLP
+    noise: NoiseModel
+
+    @property
+    def layout(self) -> Layout:
+        """All parameters of a member."""
+        return Layout({**self.network.blocks(), **self.noise.blocks()})
+
+
+class Rows(NamedTuple):
+    """The data: inputs (n, p), targets (n, T), weights of mean 1 (n,)."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+
+
+class Batch(NamedTuple):
+    """Rows of each member, (M, B, ...)."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+    prior: Tensor | None
+
+    def grouped(self, shape: tuple[int, int]) -> "Batch":
+        """B split into (G, R)."""
+        x, y, weight = (value.unflatten(1, shape) for value in self[:3])
+        return Batch(x, y, weight, None if self.prior is None else self.prior.unflatten(1, shape))
+
+
+@dataclass
+class Objective:
+    """Losses on rows of the data.
+
+    Parameters
+    ----------
+    model : Model
+    rows : Rows
+    waves : Waves or None
+        The members' prior functions.
+    exponent : float
+        a.
+    generator : torch.Generator
+        Of noise.
+    """
+
+    model: Model
+    rows: Rows
+    waves: Waves | None
+    exponent: float
+    generator: torch.Generator
+
+    def __post_init__(self) -> None:
+        self.layout = self.model.layout
+        self.packed = torch.cat([self.rows.x, self.rows.y, self.rows.weight[:, None]], 1)
+        self.widths = [self.rows.x.shape[1], self.rows.y.shape[1], 1]
+        self.prior = self.model.network.prior(self.waves, self.rows.x[None])  # (M, n, O)
+        self.held_names = [name for name, block in self.layout.blocks.items() if block.held]
+
+    def noise(self, n_members: int, n_draws: int) -> Tensor:
+        """z, (M, n_draws, d); every other draw mirrors the one before."""
+        d = self.model.network.generator.noise_dim
+        like = self.rows.x
+        shape = (n_members, (n_draws + 1) // 2, d)
+        z = torch.randn(shape, generator=self.generator, dtype=like.dtype, device=like.device)
+        return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
+
+    def batch(self, index: Tensor) -> Batch:
+        """Rows (M, B)."""
+        x, y, weight = self.packed[index].split(self.widths, -1)
+        prior = None
+        if self.prior is not None:
+            prior = self.prior.gather(1, index[..., None].expand(-1, -1, self.prior.shape[-1]))
+        return Batch(x, y, weight[..., 0], prior)
+
+    def loss(self, parts: Parts, index: Tensor, groups: Groups) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses of the members on rows (M, B), (M,), and their gradients by the blocks, all without the prior."""
+        g, r, repeated = groups
+        network, noise = self.model.network, self.model.noise
+        batch = self.batch(index[:, : r if repeated else g * r]).grouped((1, r) if repeated else (g, r))
+        tape = network.forward(parts, batch.x, self.noise(len(index), g), batch.prior, self.generator)
+        scored = noise.score(parts, tape.outputs, batch.y)
+        if repeated:
+            share = batch.weight / r
+            losses, by_log_p = self._pooled(scored.log_p, share * scored.importance.mean(1, keepdim=True))
+            by_penalty = share / g
+        else:
+            by_penalty = batch.weight / (g * r)
+            by_log_p = -by_penalty * scored.importance
+            losses = (by_log_p * scored.log_p).sum((1, 2))
+        losses = losses + (by_penalty * scored.penalty).sum((1, 2))
+        by_outputs, found = noise.pull(parts, scored, by_log_p, by_penalty)
+        return losses, found | network.pull(parts, tape, by_outputs)
+
+    def _pooled(self, log_p: Tensor, share: Tensor, exponent: float | None = None) -> tuple[Tensor, Tensor]:
+        """The negative log marginal likelihood of rows with weights (M, 1, R), (M,), and its slope, (M, G, R)."""
+        exponent = self.exponent if exponent is None else exponent
+        losses = -(share[:, 0] * marginal(log_p, exponent)).sum(1)
+        return losses, -share * torch.softmax(exponent * log_p, 1)
+
+    def held_out_loss(self, parts: Parts, z: Tensor, held: Tensor) -> Tensor:
+        """Negative log marginal likelihood of rows that each member holds out, (M, n_val) -> (M,)."""
+        outputs = held_out_outputs(self.model, self.rows.x, held, parts, z, self.waves)
+        scored = self.model.noise.score(parts, outputs, self.rows.y[held][:, None])
+        weight = self.rows.weight[held]
+        return self._pooled(scored.log_p, (weight / weight.sum(1, keepdim=True))[:, None], 1.0)[0]
+
+    def held_out_slope(self, parts: Parts, z: Tensor, held: Tensor) -> Tensor:
+        """The gradient of `held_out_loss` by what follows held-out rows, (M, their number)."""
+        network, noise = self.model.network, self.model.noise
+        batch = self.batch(held).grouped((1, held.shape[1]))
+        tape = network.forward(parts, batch.x, z, batch.prior)
+        scored = noise.score(parts, tape.outputs, batch.y)
+        share = batch.weight / batch.weight.sum(2, keepdim=True)
+        _, by_log_p = self._pooled(scored.log_p, share, 1.0)
+        by_outputs, _ = noise.pull(parts, scored, by_log_p, torch.zeros_like(share))
+        found = network.pull(parts, tape, by_outputs, spread=True)
+        return torch.cat([found[name].reshape(len(held), -1) for name in self.held_names], 1)
+
+    def spread(self, parts: Parts, z: Tensor) -> Tensor:
+        """Mean over weights of their standard deviation over draws, (M,)."""
+        generator = self.model.network.generator
+        if not generator.stochastic:
+            return z.new_zeros(len(z))
+        draws = generator.draws(parts, z)
+        total = z.new_zeros(len(z))
+        for i in range(len(self.model.network.shapes)):
+            w, b = generator.weights(parts, f"layer.{i}", draws)
+            total += w.std(1).sum((1, 2)) + b.std(1).sum(1)
+        return total / self.model.network.n_weights
+
+
+def held_out_outputs(model: Model, x: Tensor, held: Tensor, parts: Parts, z: Tensor, waves: Waves | None) -> Tensor:
+    """Outputs at each member's held-out rows, a few draws at a time: (M, G, n_val, O)."""
+    width = max(model.network.hidden, default=1)
+    size = max(1, MAX_ACTIVATIONS // (held.numel() * width))
+    own = x[held]
+    return torch.cat([model.network.outputs(parts, own, draws, waves) for draws in z.split(size, 1)], 1)
