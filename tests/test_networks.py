@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._testing import ignore_warnings
 
 from skhyper.algorithms import NETWORK_ALGORITHMS, JointHyperTraining, SimplifiedHyperTraining
+from skhyper.estimators.hypernet_regressor import HypernetRegressor
 from skhyper.estimators.search import HyperTrainingSearchCV
 
 XC, YC = load_iris(return_X_y=True)
@@ -117,6 +118,29 @@ def test_every_algorithm_tunes(algorithm):
     assert len(set(ours.history_["log_alpha"])) > 1
     assert -1.001 <= ours.hypergradient_cosine_ <= 1.001 or np.isnan(ours.hypergradient_cosine_)
     assert ours.hypergradient_error_ >= 0
+
+
+@pytest.mark.parametrize("algorithm", NETWORK_ALGORITHMS)
+def test_single_precision_finds_what_double_precision_finds(algorithm):
+    """Decays may differ by more than rounding: a stage ends where the best held-out loss is."""
+    double, single = (
+        search(classifier(random_state=0, batch_size=150), algorithm=algorithm, max_iter=5, dtype=dtype).fit(XC, YC)
+        for dtype in ("float64", "float32")
+    )
+    assert not np.array_equal(single.predict_proba(XC), double.predict_proba(XC))
+    np.testing.assert_allclose(single.predict_proba(XC), double.predict_proba(XC), atol=2e-3)
+    assert single.alphas_["all"] == pytest.approx(double.alphas_["all"], rel=1e-2)
+    assert single.best_estimator_.coefs_[0].dtype == np.float64
+
+
+def test_only_networks_train_in_single_precision():
+    for estimator in (Ridge(), HypernetRegressor()):
+        with pytest.raises(
+            ValueError, match=r"dtype must be 'float64' for estimators other than neural networks.*'float32'"
+        ):
+            search(estimator, dtype="float32").fit(X, Y)
+    with pytest.raises(ValueError, match="The 'dtype' parameter"):
+        search(regressor(), dtype="float16").fit(X, Y)
 
 
 def test_a_users_module_can_be_the_hypernetwork():

@@ -123,11 +123,13 @@ class NetworkProblem(Folds):
 
     With m batches an epoch, `train` holds sample weights divided by m: then the decays are per unit of a batch's
     weight (`core/training.py`). With a `family` the decays follow the weights, and offsets are its numbers.
+    Training has the precision `dtype`, that of its batches; weights and what judges them stay in double precision.
     """
 
     network: MainNetwork
     family: LayerFamily | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    dtype: torch.dtype = torch.float64
 
 
 def weighted(c: Tensor, values: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class Trainer:
         batch = self.rows.take(index)._replace(noise=noise)
         if self.recipe.even_decay:
             batch = batch._replace(unit=torch.ones_like(batch.unit))
-        return state._replace(position=state.position + self.batch_size), batch
+        return state._replace(position=state.position + self.batch_size), batch.to(self.problem.dtype)
 
     def _deal(self, state: State) -> State:
         """The order of a new epoch: a permutation for each fold, padding last."""

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,32 @@ from .plan import TUNED, check_exponents, n_real_groups
 TAU = 1.0
 # Row 0 is left for a gain of more than this many standard errors of the judging rows' paired differences.
 STANDARD_ERRORS = 1.0
+# Of training steps, by name.
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
+
+def check_precision(dtype: str, adapter: Any) -> None:
+    """Only neural networks train in single precision.
+
+    Raises
+    ------
+    ValueError
+        If another estimator is asked to.
+    """
+    if dtype != "float64" and not isinstance(adapter, NetworkAdapter):
+        raise ValueError(
+            f"dtype must be 'float64' for estimators other than neural networks, whose search is in double precision "
+            f"or has a dtype of its own, got {dtype!r}."
+        )
+
+
+def in_precision(task: Task, dtype: str) -> Task:
+    """The task with training steps in this precision."""
+    problem = task.encoding.problem
+    if not isinstance(problem, NetworkProblem):
+        return task
+    encoding: Any = replace(task.encoding, problem=replace(problem, dtype=PRECISIONS[dtype]))
+    return replace(task, encoding=encoding)
 
 
 def make_training_plan(

@@ -34,7 +34,16 @@ from .checks import check_data, check_fit_params
 from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
-from .networks import choose_row, continue_network, make_training_plan, refit_network, tune_network
+from .networks import (
+    PRECISIONS,
+    check_precision,
+    choose_row,
+    continue_network,
+    in_precision,
+    make_training_plan,
+    refit_network,
+    tune_network,
+)
 from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch, as_columns
 from .response import response_curve
@@ -126,6 +135,9 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         Seconds after which the best model so far is kept; a batch of alphas that is being trained is finished first.
     n_jobs : int or None, default=None
         Folds preprocessed, and guard folds run, at once.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the training steps of neural networks; "float32" is faster where layers are wide. All else is in
+        float64, as linear models are.
     random_state : int, RandomState instance or None, default=None
         Of the random split when `cv` is a float, and of neural networks whose own random_state is None.
     verbose : int, default=0
@@ -205,6 +217,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         "tol": [Interval(Real, 0, None, closed="neither")],
         "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "n_jobs": [Integral, None],
+        "dtype": [StrOptions(set(PRECISIONS))],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "error_score": [StrOptions({"raise"}), Real],
@@ -229,6 +242,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         tol=1e-6,
         time_limit=None,
         n_jobs=None,
+        dtype="float64",
         random_state=None,
         verbose=0,
         error_score=np.nan,
@@ -249,6 +263,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         self.tol = tol
         self.time_limit = time_limit
         self.n_jobs = n_jobs
+        self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
         self.error_score = error_score
@@ -388,6 +403,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         params = _check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
         check_fit_params(target, routed.estimator.fit)
+        check_precision(self.dtype, target.adapter)
         network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
@@ -417,7 +433,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             if self.error_score == "raise":
                 raise ValueError(message)
             warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=3)
-        return task
+        return in_precision(task, self.dtype)
 
     def _plan(self, task: Task, algorithm: Any) -> Plan | TrainingPlan:
         taus = check_shrinkage(self.shrinkage)
