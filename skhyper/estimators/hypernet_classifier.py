@@ -72,14 +72,14 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         Optimiser; "sgd" has a momentum of 0.9.
     learning_rate_init : float, default=0.05
         Largest learning rate, of weights in units of their prior's standard deviation at alpha = 1.
-    learning_rate : {"cosine", "constant"}, default="cosine"
-        How it goes on: down to zero along a cosine, after a short rise, or not at all.
+    learning_rate : {"trapezoid", "constant"}, default="trapezoid"
+        How it goes on: a short rise, level for 40 % of the updates, then down to zero along a line; or level throughout.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
         power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
-        Passes through the rows. "auto": 500 updates for at most 100 distinct rows, else 200 passes, but no less than
-        6,000 updates (20 for each row, if that is less) and no more than 20,000.
+        Passes through the rows. "auto": 500 updates for at most 100 distinct rows, else 300 passes, but no less than
+        18,000 updates (60 for each row, if that is less) and no more than 36,000.
     early_stopping : bool or "auto", default="auto"
         Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
         its probabilities). "auto": from 12 distinct rows on.
@@ -197,7 +197,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         alpha: float = 0.02,
         solver: str = "adam",
         learning_rate_init: float = 0.05,
-        learning_rate: str = "cosine",
+        learning_rate: str = "trapezoid",
         batch_size: Any = "auto",
         max_iter: Any = "auto",
         early_stopping: Any = "auto",

@@ -31,8 +31,8 @@ LEAST_ROWS = 12
 MAX_FULL = 2**19
 
 # Passes of "auto", and the bounds of its updates; the lower one is smaller for few rows.
-PASSES = 200
-MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 6000, 20000, 20
+PASSES = 300
+MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 18000, 36000, 60
 
 SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
     "robust": robust_scaling,
@@ -148,11 +148,12 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
     else:
         n_steps = int(estimator.max_iter) * per_pass
     stochastic = estimator.generator != "none"
+    level = one_pass or estimator.learning_rate == "constant"
     return Settings(
         n_steps=n_steps,
         batch_size=batch,
         learning_rate=float(estimator.learning_rate_init),
-        schedule="constant" if one_pass else estimator.learning_rate,
+        **({"warmup": 0.0, "decay_from": 1.0} if level else {}),
         alpha=float(estimator.alpha),
         exponent=float(estimator.objective),
         n_draws=int(estimator.n_train_samples) if stochastic else 1,

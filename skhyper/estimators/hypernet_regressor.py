@@ -64,7 +64,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         whose optimum is a single weight vector.
     n_train_samples : int, default=4
         K, draws of the weights in a training step.
-    draws : {"shared", "dealt", "row"}, default="shared"
+    draws : {"shared", "dealt", "row"}, default="dealt"
         "shared": each of the K draws sees the whole minibatch; "dealt": the minibatch is dealt out over them; "row":
         each row has a draw of its own. The last two leave one draw a row, so that `objective` has no say.
     n_samples : int, default=16
@@ -93,14 +93,14 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         Optimiser; "sgd" has a momentum of 0.9.
     learning_rate_init : float, default=0.05
         Largest learning rate, of weights in units of their prior's standard deviation at alpha = 1.
-    learning_rate : {"cosine", "constant"}, default="cosine"
-        How it goes on: down to zero along a cosine, after a short rise, or not at all.
+    learning_rate : {"trapezoid", "constant"}, default="trapezoid"
+        How it goes on: a short rise, level for 40 % of the updates, then down to zero along a line; or level throughout.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
         power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
-        Passes through the rows. "auto": 500 updates for at most 100 distinct rows, else 200 passes, but no less than
-        6,000 updates (20 for each row, if that is less) and no more than 20,000.
+        Passes through the rows. "auto": 500 updates for at most 100 distinct rows, else 300 passes, but no less than
+        18,000 updates (60 for each row, if that is less) and no more than 36,000.
     early_stopping : bool or "auto", default="auto"
         Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
         its probabilities). "auto": from 12 distinct rows on.
@@ -215,7 +215,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         input_noise: float = 0.0,
         objective: float = 0.5,
         n_train_samples: int = 4,
-        draws: str = "shared",
+        draws: str = "dealt",
         n_samples: int = 16,
         noise_model: str = "heteroscedastic",
         min_std: float = 0.0,
@@ -226,7 +226,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         alpha: float = 0.02,
         solver: str = "adam",
         learning_rate_init: float = 0.05,
-        learning_rate: str = "cosine",
+        learning_rate: str = "trapezoid",
         batch_size: Any = "auto",
         max_iter: Any = "auto",
         early_stopping: Any = "auto",

@@ -204,20 +204,69 @@ def test_training_lowers_the_loss(dealing, optimizer):
     assert (curve[-10:].mean(0) < curve[:10].mean(0) - 0.1).all()
 
 
-def test_the_best_weights_of_each_member_come_back():
+@pytest.mark.parametrize("n_fits", [1, 2])
+def test_members_of_a_fit_stop_alike_where_the_mean_of_their_losses_is_lowest(n_fits):
     job, flat = trainer(n_steps=150, learning_rate=0.3)
+    job.n_fits = n_fits
     seen = []
     trained = job.run(flat, lambda record: seen.append(record.held_out.clone()))
-    lowest = torch.stack(seen).min(0).values
+    losses = torch.stack(seen)
+    if n_fits == 1:
+        lowest = losses[losses.mean(1).argmin()]
+        assert (losses.argmin(0) != losses.mean(1).argmin()).any()
+    else:
+        lowest = losses.min(0).values
     job2, _ = trainer(n_steps=150, learning_rate=0.3)
     z = job2.noise(16)
     torch.testing.assert_close(job2.objective.held_out_loss(job2.layout.split(trained.flat), z, job2.held_rows), lowest)
-    assert (lowest < seen[-1]).any()
+    assert (lowest < losses[-1]).any()
 
 
-def test_without_held_out_rows_the_last_weights_come_back():
-    job, flat = trainer(held=False, n_steps=5)
+def test_a_member_that_diverges_has_no_say_in_where_the_others_stop():
+    job, flat = trainer()
+    walk = Walk.begin(flat, job.layout, None)
+    walk.settle(torch.tensor([1.0, 3.0]).double(), 1, judged=True)
+    walk.average += 1.0
+    walk.settle(torch.tensor([1.5, torch.nan]).double(), 1, judged=True)
+    torch.testing.assert_close(walk.best_loss, torch.tensor([1.5, 2.0]).double())
+    torch.testing.assert_close(walk.best, flat + torch.tensor([[1.0], [0.0]]).double())
+    assert walk.n_rollbacks.tolist() == [0, 1]
+
+
+def test_the_rate_rises_stays_and_falls_to_zero():
+    job, _ = trainer(n_steps=100, learning_rate=0.5, warmup=0.1, decay_from=0.4)
+    rates = [job.rate(step) for step in range(101)]
+    np.testing.assert_allclose(rates[:10], 0.05 * np.arange(1, 11))
+    np.testing.assert_allclose(rates[9:41], 0.5)
+    np.testing.assert_allclose(rates[40:], np.linspace(0.5, 0, 61), atol=1e-15)
+    job, _ = trainer(n_steps=100, learning_rate=0.5, warmup=0.0, decay_from=1.0)
+    assert {job.rate(step) for step in range(100)} == {0.5}
+
+
+def test_held_out_rows_judge_a_running_average(monkeypatch):
+    """Over a tenth of the steps so far; in the first ten steps over the last one."""
+    job, flat = trainer(n_steps=20, n_evaluations=1)
+    seen = []
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self, walk, index, step: seen.append(walk.flat.add_(1.0 + step).clone())
+    )
     trained = job.run(flat)
+    average = seen[0]
+    for step, weights in enumerate(seen[1:], 2):
+        average = average + (weights - average) / max(1.0, step / 10)
+    torch.testing.assert_close(trained.flat, average)
+    assert not torch.allclose(trained.flat, seen[-1])
+
+
+def test_without_held_out_rows_the_last_weights_come_back(monkeypatch):
+    job, flat = trainer(held=False, n_steps=5)
+    seen = []
+    advance = Trainer.advance
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self, walk, *rest: seen.append((advance(self, walk, *rest), walk.flat))
+    )
+    trained = job.run(flat)
+    assert torch.equal(trained.flat, seen[-1][1])
     assert all(torch.isnan(record.held_out).all() for record in trained.curve)
     assert not torch.equal(trained.flat, flat)
 

@@ -1,13 +1,13 @@
 """Training of all members at once: Adam on the flat parameters, (M, P), down the losses of `objective.py`.
 
 Hyperparameters of the layout follow another loss, the negative log marginal likelihood of held-out rows, averaged over
-the members of a fit, with a prior about zero: they move alike in all of its members, and each keeps those of its best
-weights.
+the members of a fit, with a prior about zero: they move alike in all of its members. Where there are held-out rows, what
+they judge, and what is kept, is a running average of the weights over the last tenth of the steps so far; members of a
+fit stop alike, where the mean of their losses is lowest.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import cos, pi
 from typing import NamedTuple
 
 import torch
@@ -21,9 +21,11 @@ from .objective import Model, Objective, Rows, Waves
 ROLLBACK_RATE = 0.3
 
 # Steps from one look at held-out rows to the next, and draws in it.
-HELD_EVERY, HELD_DRAWS = 4, 4
+HELD_EVERY, HELD_DRAWS = 8, 4
 # Standard deviation of the prior of hyperparameters.
 HELD_STD = 1.0
+# Length of the running average in steps so far.
+AVERAGED = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class Settings:
         Rows in a minibatch; as many as there are, or more: full batch.
     learning_rate : float
         Of weights in the scale of their prior.
-    schedule : str
-        "cosine": down to zero; "constant".
     warmup : float
-        Share of the steps over which the rate rises; only with "cosine".
+        Share of the steps over which the rate rises to its height.
+    decay_from : float
+        Share of the steps after which it falls to zero along a line; 1: it stays.
     alpha : float
         Precision of the prior.
     exponent : float
@@ -63,8 +65,8 @@ class Settings:
     n_steps: int
     batch_size: int
     learning_rate: float = 0.05
-    schedule: str = "cosine"
     warmup: float = 0.02
+    decay_from: float = 0.4
     alpha: float = 1.0
     exponent: float = 0.5
     n_draws: int = 8
@@ -156,13 +158,13 @@ class Trainer:
         return mean.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """The learning rate of a step: up, level, and down to zero."""
         settings = self.settings
-        if settings.schedule == "constant":
-            return settings.learning_rate
-        done = step / settings.n_steps
-        ramp = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.n_steps))
-        return settings.learning_rate * ramp * 0.5 * (1 + cos(pi * done))
+        rise = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.n_steps))
+        fall = 1.0
+        if settings.decay_from < 1:
+            fall = min(1.0, (1 - step / settings.n_steps) / (1 - settings.decay_from))
+        return settings.learning_rate * rise * fall
 
     @torch.inference_mode()
     def run(
@@ -174,22 +176,25 @@ class Trainer:
         """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
         settings = self.settings
         walk = Walk.begin(start, self.layout, optimizer)
+        averages = self.layout.split(walk.average)
         n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
         z_eval, z_spread = self.noise(n_eval), self.noise(10)
         every = max(1, settings.n_steps // settings.n_evaluations)
         curve: list[Record] = []
         batches = self.batches()
+        averaged = 0.0 if self.held_rows is None else AVERAGED
         since = 0
         for step in range(settings.n_steps):
             self.advance(walk, next(batches), step)
+            walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * (step + 1)))
             since += 1
             if since == every or step + 1 == settings.n_steps:
                 held = walk.best_loss.new_full((self.n_members,), torch.nan)
                 if self.held_rows is not None:
-                    held = self.objective.held_out_loss(walk.parts, z_eval, self.held_rows)
-                spread = self.objective.spread(walk.parts, z_spread)
+                    held = self.objective.held_out_loss(averages, z_eval, self.held_rows)
+                spread = self.objective.spread(averages, z_spread)
                 record = Record(step + 1, walk.total / since + self.penalty(walk.flat), held, spread)
-                walk.settle(held, judged=self.held_rows is not None)
+                walk.settle(held, self.n_fits, judged=self.held_rows is not None)
                 since = 0
                 curve.append(record)
                 watch(record)
@@ -227,8 +232,9 @@ class Walk:
     first: Tensor
     second: Tensor
     done: int
+    average: Tensor  # of the parameters
     best: Tensor
-    best_loss: Tensor  # (M,)
+    best_loss: Tensor  # (M,), of all members of the fit
     factor: Tensor  # (M, 1), of the learning rate
     total: Tensor  # (M,), losses since the last evaluation
     n_rollbacks: Tensor  # (M,)
@@ -243,20 +249,24 @@ class Walk:
         flat = start.clone()
         count = torch.zeros(m, dtype=torch.int64, device=start.device)
         total, held = start.new_zeros(m), start.new_zeros(0)
-        return cls(flat, layout.split(flat), first, second, done, start.clone(), losses, factor, total, count, held)
+        average, best = start.clone(), start.clone()
+        parts = layout.split(flat)
+        return cls(flat, parts, first, second, done, average, best, losses, factor, total, count, held)
 
-    def settle(self, held: Tensor, judged: bool) -> None:
+    def settle(self, held: Tensor, n_fits: int, judged: bool) -> None:
         """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
         sound = torch.isfinite(self.total) & torch.isfinite(self.flat).all(1)
         if judged:
             sound &= torch.isfinite(held)
-        better = sound & (held < self.best_loss) if judged else sound
-        self.best[better] = self.flat[better]
-        self.best_loss[better] = held[better]
+        pooled = torch.where(sound, held, torch.nan).unflatten(0, (n_fits, -1)).nanmean(1, keepdim=True)
+        pooled = pooled.expand(-1, len(held) // n_fits).flatten()
+        better = sound & (pooled < self.best_loss) if judged else sound
+        self.best[better] = self.average[better]
+        self.best_loss[better] = pooled[better]
         self.total = torch.zeros_like(self.total)
         lost = ~sound
         if bool(lost.any()):
             self.n_rollbacks += lost
-            self.flat[lost] = self.best[lost]
+            self.flat[lost] = self.average[lost] = self.best[lost]
             self.first[lost], self.second[lost] = 0.0, 0.0
             self.factor[lost] *= ROLLBACK_RATE
