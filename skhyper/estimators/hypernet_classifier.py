@@ -73,7 +73,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     learning_rate_init : float, default=0.05
         Largest learning rate, of weights in units of their prior's standard deviation at alpha = 1.
     learning_rate : {"trapezoid", "constant"}, default="trapezoid"
-        How it goes on: a short rise, level for 40 % of the updates, then down to zero along a line; or level throughout.
+        How it goes on: a short rise, level for 40 % of the updates, then down to zero along a line; or level
+        throughout.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
         power of two from 32 to 256.

@@ -1,9 +1,9 @@
 """Training of all members at once: Adam on the flat parameters, (M, P), down the losses of `objective.py`.
 
 Hyperparameters of the layout follow another loss, the negative log marginal likelihood of held-out rows, averaged over
-the members of a fit, with a prior about zero: they move alike in all of its members. Where there are held-out rows, what
-they judge, and what is kept, is a running average of the weights over the last tenth of the steps so far; members of a
-fit stop alike, where the mean of their losses is lowest.
+the members of a fit, with a prior about zero: they move alike in all of its members. Where there are held-out rows,
+what they judge, and what is kept, is a running average of the weights over the last tenth of the steps so far; members
+of a fit stop alike, where the mean of their losses is lowest.
 """
 
 from collections.abc import Callable, Iterator
