@@ -180,7 +180,8 @@ class _HyperTraining:
         self.stage, self.walk, self.end = checkpoint.stage, checkpoint.walk, checkpoint.end
         fitted = replace(self._fitted_part(), family=checkpoint.family)
         response = self._bind(fitted) if self.snapshots else self.response
-        if self.walk.resume() and self.end.best is not None:
+        over = self.walk.resume()
+        if self.end.best is not None and (over or self.end.last is None):
             self.end.last = response.again(self.end.best.state)
         limit = self.end.n_iter + self.journal.budget.max_iter
         self.end.stop_reason = StopReason.MAX_ITER
@@ -236,6 +237,7 @@ class _HyperTraining:
 
     def _stage(self, name: str, response: TrainedResponse, hyper: Hyper, count: int, tau: float) -> None:
         """One run of the loop from the last progress, and its snapshot."""
+        self._leave()
         problem, trainer, plan = response.problem, response.trainer, self.plan
         recipe = trainer.recipe
         per_epoch = trainer.steps_per_epoch / response.interval
@@ -291,6 +293,15 @@ class _HyperTraining:
         self.ended = self.stage, self.walk, self.end
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
+
+    def _leave(self) -> None:
+        """Of the stage before, which a run would go on with if the next one diverged, its best weights alone."""
+        if not self.snapshots:
+            return
+        stage, walk, end = self.ended
+        assert end.best is not None
+        best = end.best._replace(w=self.snapshots[-1].w, state=self.snapshots[-1].state)
+        self.ended = stage, walk, replace(end, best=best, last=None)
 
     def _with_moments(self, best: Evaluation) -> Evaluation:
         """An evaluation that was kept, with the moments of the run."""

@@ -216,6 +216,24 @@ def test_a_hypernetworks_pullback_is_its_derivative(name):
 
 
 @pytest.mark.parametrize(
+    "make", [*LINEAR, lambda d, g: multilayer(d, 5, g)], ids=["linear", "low_rank", "elementwise", "mlp"]
+)
+def test_what_is_remembered_of_a_hypernetwork_generates_the_same_weights_there_and_nearly_the_same_beside(make):
+    g = torch.Generator().manual_seed(0)
+    decays = network_problem().decays
+    hypernet = make(decays, g)
+    phi = hypernet.start(torch.randn(2, hypernet.n_weights, generator=g), g)
+    phi += 0.3 * torch.randn(phi.shape, generator=g)
+    parts, before = hypernet.packed(phi), phi.clone()
+    phi.zero_()
+    again, x = hypernet.unpacked(parts), torch.randn(2, decays.n_groups, generator=g)
+    torch.testing.assert_close(hypernet.at_origin(again), hypernet.at_origin(before), rtol=0, atol=0)
+    torch.testing.assert_close(hypernet.weights(again, x), hypernet.weights(before, x), rtol=0.05, atol=0.02)
+    again.zero_()
+    torch.testing.assert_close(parts[0][:, : hypernet.n_weights], before[:, : hypernet.n_weights], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
     ("make", "descent", "cosine", "error"),
     [
         (LINEAR[0], SLOW.descent, 0.99, 0.05),

@@ -246,6 +246,7 @@ def test_a_row_that_diverges_leaves_those_before_it_and_can_be_continued():
     result = hyper_train(problem, Diverging(), plan, Budget(max_iter=10), 0)
     assert [s.name for s in result.snapshots] == ["global alpha"]
     assert result.stop_reason is StopReason.DIVERGED
+    assert result.checkpoint.end.last is None  # what trained the weights of an earlier row is not held
     more = hyper_train(problem, Diverging(), plan, Budget(max_iter=5), 0, checkpoint=result.checkpoint)
     assert len(more.history) == len(result.history) + 5
 
