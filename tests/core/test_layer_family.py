@@ -11,8 +11,9 @@ from skhyper.core.algorithms.gauss_newton import GaussNewton
 from skhyper.core.algorithms.joint import Joint
 from skhyper.core.decays import Decays, Hyper
 from skhyper.core.designs import DenseDesign
+from skhyper.core.final_network import train_on
 from skhyper.core.hypernets import Elementwise
-from skhyper.core.hypertraining import TrainingPlan, hyper_train, train_on
+from skhyper.core.hypertraining import TrainingPlan, hyper_train
 from skhyper.core.layer_family import UNIT, LayerFamily
 from skhyper.core.loop import Budget
 from skhyper.core.losses import SquaredError
