@@ -107,7 +107,8 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         "implicit", "joint", "simplified", "global", "unrolled", "t1t2".
     cv : int, float, splitter, iterable or None, default=None
         As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2, and for neural networks
-        one random split of 20 %; a float holds out this share once.
+        one random split of 20 %, and two halves that hold out each other for the global alpha where weights memorise
+        early; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
