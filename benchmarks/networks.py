@@ -216,6 +216,7 @@ def report(rows):
     ratios = {name: np.exp(log_ratio(rows, name, BASE)[0]) for name in ours_and_base}
     text += [f"## Test loss over {BASE}'s, geometric mean over the splits of both", ""]
     text += [markdown(pd.DataFrame(ratios).rename_axis("set"), 3), ""]
+    text += ["Times of different runs, in the column `run`, may be those of different machines.", ""]
     text += ["## Seconds, mean over splits", "", markdown(means(rows, "seconds")[order], 3), ""]
     text += ["## Seconds of CPU (this process alone), mean over splits", ""]
     text += [markdown(means(rows, "cpu_seconds")[order], 3), ""]
