@@ -216,6 +216,7 @@ def report(rows):
     ratios = {name: np.exp(log_ratio(rows, name, BASE)[0]) for name in ours_and_base}
     text += [f"## Test loss over {BASE}'s, geometric mean over the splits of both", ""]
     text += [markdown(pd.DataFrame(ratios).rename_axis("set"), 3), ""]
+    text += ["Times of different runs, in the column `run`, may be those of different machines.", ""]
     text += ["## Seconds, mean over splits", "", markdown(means(rows, "seconds")[order], 3), ""]
     text += ["## Seconds of CPU (this process alone), mean over splits", ""]
     text += [markdown(means(rows, "cpu_seconds")[order], 3), ""]
@@ -237,34 +238,49 @@ def report(rows):
     return "\n".join([*text, ""])
 
 
+LINES = {"implicit": ("C0", "o-", 2.2), BASE: ("black", "s--", 2.2), "grid_7": ("grey", "s--", 1.2)}
+LINES |= {"random_20": ("C1", "s--", 1.2), "optuna_20": ("C2", "s--", 1.2)}
+MARKS = "v^<>DPX*hds8"  # of the models of which the end alone is drawn
+
+
 def figure(rows, path):
-    """Test loss against seconds of CPU on the first split, one panel a set: what each search has when it is stopped."""
+    """Test loss against seconds of CPU on the first split, one panel a set.
+
+    Of the default and of peers that have one, what each search has when it is stopped; of all else, where it ends.
+    """
     from matplotlib.figure import Figure
 
     rows = rows[rows["split"] == rows["split"].min()]
     sets = list(dict.fromkeys(rows["set"]))
-    canvas = Figure(figsize=(11, 3.2 * -(-len(sets) // 3)), layout="constrained")
+    canvas = Figure(figsize=(11, 3.4 * -(-len(sets) // 3)), layout="constrained")
     panels = canvas.subplots(-(-len(sets) // 3), 3, squeeze=False).flat
+    ends = [name for name in MODELS if name not in LINES and name not in SEVERAL_JOBS]
     handles = {}
     for axes, name in zip(panels, sets, strict=False):
         part = rows[rows["set"] == name].set_index("model")
         base = part.loc[BASE, "score"] if BASE in part.index else 1.0
-        for number, model in enumerate(m for m in MODELS if m in part.index and m not in SEVERAL_JOBS):
+        for model in [m for m in (*LINES, *ends) if m in part.index]:
             row = part.loc[model]
-            text = row["curve"].split() if isinstance(row["curve"], str) else []
-            points = [tuple(map(float, point.split(":"))) for point in text] + [(row["cpu_seconds"], row["score"])]
+            points = [(row["cpu_seconds"], row["score"])]
+            if model in LINES and isinstance(row["curve"], str):
+                points = [tuple(map(float, point.split(":"))) for point in row["curve"].split()] + points
             seconds, losses = np.array(points).T
-            style = {"marker": "o", "ls": "-"} if model in OURS else {"marker": "s", "ls": "--"}
-            width = 2.2 if model in ("implicit", BASE) else 0.9
-            colour = "black" if model == BASE else f"C{number % 10}"
-            (handles[model],) = axes.plot(seconds, losses / base, ms=3, lw=width, color=colour, **style)
-        axes.axhline(1, lw=0.5, color="grey")
-        axes.set(xscale="log", title=name, xlabel="seconds of CPU", ylim=(None, min(axes.get_ylim()[1], 2.2)))
+            if model in LINES:
+                colour, style, width = LINES[model]
+                (handles[model],) = axes.plot(seconds, losses / base, style, ms=3, lw=width, color=colour)
+            else:
+                number = ends.index(model)
+                style = {"marker": MARKS[number % len(MARKS)], "color": f"C{number % 10}", "ls": ""}
+                (handles[model],) = axes.plot(seconds, losses / base, ms=7, mec="white", mew=0.5, **style)
+        axes.axhline(1, lw=0.5, color="grey", zorder=0)
+        axes.set(xscale="log", title=name, xlabel="seconds of CPU", ylim=(None, min(axes.get_ylim()[1], 1.7)))
     for axes in panels:
         axes.set_axis_off()
     canvas.axes[0].set_ylabel(f"test loss / {BASE}'s")
-    canvas.legend(handles.values(), handles, loc="outside lower center", ncols=7, frameon=False, fontsize=8)
-    canvas.savefig(path, dpi=80)
+    in_turn = [name for name in (*LINES, *ends) if name in handles]
+    legend = {"loc": "outside lower center", "ncols": 6, "frameon": False, "fontsize": 9}
+    canvas.legend([handles[name] for name in in_turn], in_turn, **legend)
+    canvas.savefig(path, dpi=90)
 
 
 def main(argv=None):

@@ -19,6 +19,7 @@ from sklearn.utils._testing import ignore_warnings
 from skhyper.algorithms import NETWORK_ALGORITHMS, JointHyperTraining, SimplifiedHyperTraining
 from skhyper.estimators.hypernet_regressor import HypernetRegressor
 from skhyper.estimators.search import HyperTrainingSearchCV
+from skhyper.estimators.splits import two_halves
 
 XC, YC = load_iris(return_X_y=True)
 XC = StandardScaler().fit_transform(XC)
@@ -182,6 +183,51 @@ def test_a_continued_search_ends_as_one_that_was_not_interrupted(algorithm):
     assert parts.history_["log_alpha"] == whole.history_["log_alpha"]
     with pytest.raises(ValueError, match="150 rows"):
         parts.continue_fit(XC[:-1], YC[:-1])
+
+
+def noisy():
+    """Rows of which few say little: weights memorise early."""
+    rng = np.random.RandomState(0)
+    x = rng.standard_normal((300, 20))
+    return x, (x[:, 0] + 1.5 * rng.standard_normal(300) > 0).astype(int)
+
+
+def memorising(**settings):
+    network = MLPClassifier((20,), learning_rate_init=0.01, max_iter=150, batch_size=50, random_state=0)
+    return HyperTrainingSearchCV(network, **{"random_state": 0, **settings})
+
+
+def test_weights_that_memorise_early_keep_what_they_are_and_have_their_alpha_from_two_halves():
+    x, y = noisy()
+    ours, one_split = memorising().fit(x, y), memorising(cv=0.2).fit(x, y)
+    assert set(ours.history_["stage"]) == {"global alpha", "global alpha, halves"}
+    assert set(one_split.history_["stage"]) == {"global alpha"}
+    assert ours.best_score_ == one_split.best_score_
+    assert len(ours.cv_results_["params"]) == ours.n_splits_ == 1
+    assert ours.best_params_["alpha"] < one_split.best_params_["alpha"]
+    assert set(memorising(max_iter=20).fit(x, y).history_["stage"]) == {"global alpha"}
+
+
+def test_a_search_that_is_continued_asks_the_halves_where_the_whole_one_does():
+    x, y = noisy()
+    whole = memorising(max_iter=100).fit(x, y)
+    parts = pickle.loads(pickle.dumps(memorising(max_iter=50).fit(x, y)))
+    assert "global alpha, halves" not in parts.history_["stage"]
+    parts.continue_fit(x, y, max_iter=50)
+    assert list(whole.history_["stage"]) == list(parts.history_["stage"])
+    assert whole.best_params_ == parts.best_params_
+    np.testing.assert_array_equal(whole.best_estimator_.coefs_[0], parts.best_estimator_.coefs_[0])
+    more = parts.continue_fit(x, y, max_iter=5)
+    assert list(more.history_["stage"][-5:]) == ["global alpha"] * 5  # they are asked once
+
+
+def test_halves_hold_a_row_of_every_class_or_there_are_none():
+    y = np.array([0, 0, 0, 1, 1, 1, 2])
+    assert two_halves(y, True, 0) is None
+    (train, held), (_, other) = two_halves(y[:-1], True, 0).split(y[:-1, None], y[:-1])
+    assert set(y[train]) == set(y[held]) == {0, 1}
+    assert sorted([*held, *other]) == list(range(6))
+    assert two_halves(np.arange(5.0), False, 0).get_n_splits() == 2
 
 
 def test_the_best_response_moves_along_alpha_without_training():

@@ -31,13 +31,13 @@ class Learnt(NamedTuple):
     origin: Hyper  # where x = 0
     age: int = 0  # evaluations since it began
 
-    def copy(self) -> "Learnt":
-        """One that later steps do not write to; the moments are left to them."""
-        return self._replace(phi=self.phi.clone(), moments=Moments.none(self.phi[:, :0], PRECISION))
 
-    def again(self) -> "Learnt":
-        """The same hypernetwork with no past."""
-        return self._replace(phi=self.phi.clone(), moments=Moments.none(self.phi, PRECISION))
+class Kept(NamedTuple):
+    """A hypernetwork that was best, without its past: later steps do not write to it."""
+
+    parts: tuple[Tensor, ...]  # of `Hypernet.packed`
+    origin: Hyper
+    age: int
 
 
 class Memory(NamedTuple):
@@ -93,19 +93,27 @@ class GeneratingResponse(TrainedResponse):
         kept, learnt = super().keep(evaluation), evaluation.state.memory
         if learnt is None:
             return kept
-        w, copy = kept.w, learnt.copy()
+        w, parts = kept.w, self.hypernet.packed(learnt.phi)
         if evaluation.w.data_ptr() == learnt.phi.data_ptr():
-            w = self.hypernet.at_origin(copy.phi)
-        state = kept.state._replace(training=kept.state.training._replace(w=w), memory=copy)
+            w = parts[0][:, : self.hypernet.n_weights]
+        memory = Kept(parts, learnt.origin, learnt.age)
+        state = kept.state._replace(training=kept.state.training._replace(w=w), memory=memory)
         return kept._replace(w=w, state=state)
 
     def again(self, state: Any) -> Progress:
-        begin, learnt = super().again(state), state.memory
-        return begin._replace(memory=learnt and learnt.again())
+        begin, kept = super().again(state), state.memory
+        return begin if kept is None else begin._replace(memory=self.unpacked(kept))
+
+    def unpacked(self, kept: Kept) -> Learnt:
+        """The hypernetwork that was kept, with no past."""
+        phi = self.hypernet.unpacked(kept.parts)
+        return Learnt(phi, Moments.none(phi, PRECISION), kept.origin, kept.age)
 
     def onwards(self, start: Any, end: Progress) -> Progress:
-        """With a new hypernetwork, which has no past."""
-        return self.again(start)._replace(memory=None)
+        """With a new hypernetwork, which starts from a copy of the weights and has no past."""
+        begin: Progress = start
+        moments = Moments.none(begin.training.w[:, :0], PRECISION)
+        return begin._replace(training=begin.training._replace(moments=moments), memory=None)
 
     def log_decays(self, hyper: Hyper) -> Tensor:
         return super().log_decays(hyper).to(self.dtype)
@@ -115,7 +123,7 @@ class GeneratingResponse(TrainedResponse):
         phi = self.hypernet.start(training.w.to(self.dtype), seeded(training))
         return Learnt(phi, Moments.none(phi, PRECISION), origin)
 
-    def inputs(self, learnt: Learnt, hyper: Hyper) -> Tensor:
+    def inputs(self, learnt: Learnt | Kept, hyper: Hyper) -> Tensor:
         """What the hypernetwork reads there, (K, n_groups); folds share the memory."""
         if learnt.origin is hyper:
             return torch.zeros((), dtype=self.dtype).expand(self.problem.n_folds, self.problem.decays.n_groups)
@@ -153,11 +161,10 @@ class GeneratingResponse(TrainedResponse):
         for step in range(n_steps):
             training, batch = trainer.next_batch(training)
             if scale and not (once and step):
-                drawn = (
+                if step % 2:
                     drawn.neg_()
-                    if step % 2
-                    else scale * torch.randn(drawn.shape, generator=generator, dtype=torch.float32)
-                )
+                else:
+                    drawn = torch.randn(drawn.shape, generator=generator, dtype=torch.float32).mul_(scale)
             decay = problem.decays.spread((self.log_decays(hyper) + drawn).exp_())
             x = drawn if centred else centre + drawn
             w = self.hypernet.weights(phi, x)
@@ -196,11 +203,11 @@ class GeneratingResponse(TrainedResponse):
         return by_decay - self.problem.decays.group_sums(decay * products), float("nan"), learnt
 
     def along(self, progress: Progress, hyper: Hyper, shifts: Tensor) -> Iterator[Tensor]:
-        """The hypernetwork's weights at shifted log-decays, fine-tuning apart; plain training has none to ask."""
-        learnt = progress.memory
-        if learnt is None:
+        """The weights of a kept hypernetwork at shifted log-decays, fine-tuning apart; plain training has none."""
+        kept: Kept | None = progress.memory
+        if kept is None:
             yield from super().along(progress, hyper, shifts)
             return
-        x = self.inputs(learnt, hyper)
+        phi, x = self.hypernet.unpacked(kept.parts), self.inputs(kept, hyper)
         for shift in shifts.to(self.dtype):
-            yield self.hypernet.weights(learnt.phi, x + shift)
+            yield self.hypernet.weights(phi, x + shift)

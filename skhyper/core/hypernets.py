@@ -62,6 +62,14 @@ class Hypernet(ABC):
         """Move the origin by `shift` (K, n_decays), in place: the same weights there."""
         phi[:, : self.n_weights] += self.weights(phi, shift) - self.at_origin(phi)
 
+    def packed(self, phi: Tensor) -> tuple[Tensor, ...]:
+        """A copy of the parameters to remember, in parts of which the first begins with b."""
+        return (phi.clone(),)
+
+    def unpacked(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The parameters again, in memory of their own."""
+        return parts[0].clone()
+
     def step(
         self, phi: Tensor, x: Tensor, g: Tensor, descent: Descent, moments: Moments, share: float = 1.0
     ) -> Moments:
@@ -71,7 +79,10 @@ class Hypernet(ABC):
 
 @dataclass(frozen=True)
 class Elementwise(Hypernet):
-    """w_j = b_j (1 + c_j x_g(j)): a diagonal Jacobian, one number c for each weight."""
+    """w_j = b_j (1 + c_j x_g(j)): a diagonal Jacobian, one number c for each weight.
+
+    What is remembered of c has eight bits, since a learnt derivative is right to a digit or two.
+    """
 
     @property
     def n_parameters(self) -> int:
@@ -82,6 +93,14 @@ class Elementwise(Hypernet):
 
     def at_origin(self, phi: Tensor) -> Tensor:
         return phi[:, : self.n_weights]
+
+    def packed(self, phi: Tensor) -> tuple[Tensor, ...]:
+        b, c = phi.split(self.n_weights, -1)
+        return b.clone(), c.to(torch.bfloat16)
+
+    def unpacked(self, parts: tuple[Tensor, ...]) -> Tensor:
+        b, c = parts
+        return torch.cat([b, c.to(b)], -1)
 
     def weights(self, phi: Tensor, x: Tensor) -> Tensor:
         w = torch.empty_like(phi[:, : self.n_weights])

@@ -3,12 +3,14 @@
 The stages are those of `procedure.py`: the global alpha first, then finer decays around it. Here a stage is a piece
 of training; the second goes on where the first was best. Finer decays are fitted to a part of the held-out rows and
 judged by the rest, since they memorise what they are fitted to.
+
+Weights that memorise early are those that the global alpha matters to, and few held-out rows do not find it. Their
+search has epochs to spare: alpha is then walked to once more, by two networks that each hold out the other's half.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +21,7 @@ from .layer_family import LayerFamily
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
 from .result import Evaluation, Record, Result, Snapshot, StopReason
-from .trained import Penalty, Progress, TrainedResponse, TrainingAlgorithm, accuracy, plain_log_decays, respond
-from .training import Trainer
+from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy
 from .walk import Pace, Walk
 
 FIRST_ALPHA = 0.2  # times the outer loss of constant outputs,
@@ -28,10 +29,9 @@ FIRST_EVEN_ALPHA = 1e-3  # where decays are not divided by the weight of a batch
 LENGTH = 1.0  # epochs of a stage at most,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
+EARLY = 0.6  # share of the epochs of a plain fit within which weights are best that memorise early
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
 FAMILY_TAU = 1.0  # of the prior of the family's numbers, in units of log alpha
-FURTHER = 1.0  # epochs of the final steps on all rows, of those that the chosen weights took
-EXPLODED = 10.0  # training loss of a final epoch in units of the first one's, at which they are undone
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
@@ -71,16 +71,8 @@ class Checkpoint:
     s2: Tensor
     records: tuple[Record, ...]
     family: LayerFamily | None = None
-
-
-class Trained(NamedTuple):
-    """A final network on all rows."""
-
-    w: Tensor  # (1, n_weights)
-    decays: Tensor  # (n_groups,)
-    losses: list[float]  # of every epoch
-    epochs: int  # of the run and of the final steps
-    tangent: Tensor  # d w / d log alpha, (1, n_weights)
+    w: Tensor | None = None  # initial weights, for as long as the halves have not had their say
+    crossed: bool = True
 
 
 def hyper_train(
@@ -92,13 +84,15 @@ def hyper_train(
     w: Tensor | None = None,
     observer: Observer | None = None,
     checkpoint: Checkpoint | None = None,
+    halves: Callable[[], NetworkProblem] | None = None,
 ) -> Result:
     """Run the stages; a spent budget or an interruption ends them with what there is.
 
     `w` holds initial weights, (1, n_weights) or (K, n_weights); they are drawn without. With a checkpoint its last
-    stage goes on for as many evaluations as the budget allows.
+    stage goes on for as many evaluations as the budget allows. `halves` makes the same problem with two folds that
+    hold out each other's training rows, for weights that memorise early.
     """
-    return _HyperTraining(problem, algorithm, plan, Journal(budget, observer), seed, w).run(checkpoint)
+    return _HyperTraining(problem, algorithm, plan, Journal(budget, observer), seed, w, halves).run(checkpoint)
 
 
 def global_decays(decays: Decays) -> Decays:
@@ -138,9 +132,10 @@ class _HyperTraining:
         journal: Journal,
         seed: int,
         w: Tensor | None,
+        halves: Callable[[], NetworkProblem] | None,
     ):
         self.problem, self.algorithm, self.plan, self.journal = problem, algorithm, plan, journal
-        self.seed, self.w = seed, w
+        self.seed, self.w, self.halves, self.most = seed, w, halves, journal.budget.max_iter
         self.s2 = torch.ones(problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.response = self._bind(problem.with_decays(global_decays(problem.decays)))
@@ -171,20 +166,27 @@ class _HyperTraining:
         return Result(tuple(self.snapshots), self.s2, records, reason, self.response, self._checkpoint(records))
 
     def _checkpoint(self, records: tuple[Record, ...]) -> Checkpoint:
-        return Checkpoint(tuple(self.snapshots[:-1]), *self.ended, self.s2, records, self.snapshots[-1].family)
+        crossed, family = self.halves is None, self.snapshots[-1].family
+        start = None if crossed else self.w
+        return Checkpoint(tuple(self.snapshots[:-1]), *self.ended, self.s2, records, family, start, crossed)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """The last stage goes on; its patience begins anew where it had run out."""
         self.snapshots, self.s2 = list(checkpoint.snapshots), checkpoint.s2
         self.journal.records = list(checkpoint.records)
         self.stage, self.walk, self.end = checkpoint.stage, checkpoint.walk, checkpoint.end
+        self.halves, self.w = None if checkpoint.crossed else self.halves, checkpoint.w
         fitted = replace(self._fitted_part(), family=checkpoint.family)
         response = self._bind(fitted) if self.snapshots else self.response
-        if self.walk.resume() and self.end.best is not None:
+        over = self.walk.resume()
+        if self.end.best is not None and (over or self.end.last is None):
             self.end.last = response.again(self.end.best.state)
-        limit = self.end.n_iter + self.journal.budget.max_iter
+        limit = self.most = self.end.n_iter + self.journal.budget.max_iter
         self.end.stop_reason = StopReason.MAX_ITER
         self._run(response, limit)
+        if not self.snapshots:
+            self._cross()
+        self._conclude(response)
 
     def _bind(self, problem: NetworkProblem) -> TrainedResponse:
         return self.algorithm.bind(problem)
@@ -192,8 +194,9 @@ class _HyperTraining:
     def _global(self) -> None:
         hyper = Hyper(self._first_alpha(), torch.tensor(2.0, dtype=torch.float64))
         self.end = Stage(last=self.response.begin(self.seed, self.w))
-        self.w = None  # memory
         self._stage("global alpha", self.response, hyper, 1, math.inf)
+        self._cross()
+        self._conclude(self.response)
         self.s2 = self.problem.decays.scale(self.snapshots[0].w)
 
     def _families(self) -> None:
@@ -205,6 +208,7 @@ class _HyperTraining:
             self.end = Stage(last=response.onwards(start.state, self.end.last))
             name = "family, q of each layer" if exponent is None else f"family, q = {exponent:g}"
             self._stage(name, response, hyper, 1 + family.n_numbers, FAMILY_TAU)
+            self._conclude(response)
 
     def _finer(self) -> None:
         start: Progress = self.snapshots[0].state
@@ -216,6 +220,7 @@ class _HyperTraining:
         for tau in self.plan.taus:
             self.end = Stage(last=self.response.onwards(start, self.end.last))
             self._stage(f"finer decays, tau = {tau:g}", self.response, hyper, count, tau)
+            self._conclude(self.response)
 
     def _first_alpha(self) -> Tensor:
         """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
@@ -234,17 +239,46 @@ class _HyperTraining:
             return problem
         return replace(problem, validation=rows / rows.sum(-1, keepdim=True))
 
-    def _stage(self, name: str, response: TrainedResponse, hyper: Hyper, count: int, tau: float) -> None:
-        """One run of the loop from the last progress, and its snapshot."""
+    def _cross(self) -> None:
+        """Where weights memorise early, the alpha of two halves that hold out each other, from the initial weights.
+
+        Decays wait there until weights memorise: before, less decay is what they lack, and the derivative by log alpha
+        is proportional to an alpha that has become small. A penalty per row weighs as a prior does if it falls with
+        the number of rows, so alpha is taken to the rows of the first walk.
+        """
+        walk, end, stage, first, halves = self.walk, self.end, self.stage, self.response, self.halves
+        early = end.best is not None and end.best.state.epochs <= EARLY * first.trainer.recipe.max_epochs
+        if halves is None or not early or end.stop_reason is not StopReason.NO_PROGRESS:
+            return
+        self.halves, problem = None, halves()
+        response = self._bind(problem.with_decays(global_decays(problem.decays)))
+        self.end = Stage(last=response.begin(self.seed, self.w))
+        hyper = walk.hyper._replace(log_alpha=self._first_alpha())
+        try:
+            self._stage(f"{stage[0]}, halves", response, hyper, 1, math.inf, latest=math.inf)
+        except KeyboardInterrupt:
+            self.end.stop_reason = StopReason.INTERRUPTED
+        if self.walk.moving:
+            log_alpha = self.walk.hyper.log_alpha + (response.trainer.weight / first.trainer.weight).log()
+            walk.hyper = hyper._replace(log_alpha=log_alpha.clamp(*self.plan.bounds))
+        if self.end.stop_reason in ENDED:
+            end.stop_reason = self.end.stop_reason
+        self.walk, self.end, self.stage = walk, end, stage
+
+    def _stage(
+        self, name: str, response: TrainedResponse, hyper: Hyper, count: int, tau: float, latest: float = LATEST
+    ) -> None:
+        """One run of the loop from the last progress; decays wait for the weights, but not beyond a share of it."""
+        self._leave()
         problem, trainer, plan = response.problem, response.trainer, self.plan
         recipe = trainer.recipe
         per_epoch = trainer.steps_per_epoch / response.interval
-        limit = min(self.journal.budget.max_iter, max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch)))
+        limit = min(self.most, max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch)))
         patience = PATIENCE * recipe.max_epochs if recipe.patience is None else recipe.patience
         # Finer decays begin where the weights have answered to the global one.
         settling = plan.pace.settling if hyper.offsets is None else 0
         patience = max(5, math.ceil(patience * per_epoch))
-        pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * LATEST)
+        pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * latest)
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         self.stage = (name, count, tau)
         limits = None if problem.family is None else problem.family.limits()
@@ -252,8 +286,7 @@ class _HyperTraining:
         self._run(response, limit)
 
     def _run(self, response: TrainedResponse, limit: int) -> None:
-        """The loop, until `limit` evaluations of the stage in all; then its snapshot."""
-        name, count, _ = self.stage
+        """The loop, until `limit` evaluations of the stage in all."""
         walk = self.walk
         end = run(
             response,
@@ -261,7 +294,7 @@ class _HyperTraining:
             walk.objective,
             self.s2,
             self.journal,
-            stage=name,
+            stage=self.stage[0],
             w=self.end.last,
             tol=0.0,
             max_iter=limit,
@@ -269,6 +302,10 @@ class _HyperTraining:
         )
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
             end.stop_reason = StopReason.FULL_LENGTH
+
+    def _conclude(self, response: TrainedResponse) -> None:
+        """The snapshot of a stage."""
+        (name, count, _), walk, end = self.stage, self.walk, self.end
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
         assert end.best is not None
         best = self._with_moments(end.best)
@@ -292,41 +329,17 @@ class _HyperTraining:
         if end.stop_reason in ENDED:
             raise OutOfBudget(end.stop_reason)
 
+    def _leave(self) -> None:
+        """Of the stage before, which a run would go on with if the next one diverged, its best weights alone."""
+        if not self.snapshots:
+            return
+        stage, walk, end = self.ended
+        assert end.best is not None
+        best = end.best._replace(w=self.snapshots[-1].w, state=self.snapshots[-1].state)
+        self.ended = stage, walk, replace(end, best=best, last=None)
+
     def _with_moments(self, best: Evaluation) -> Evaluation:
         """An evaluation that was kept, with the moments of the run."""
         progress: Progress = best.state
         training = progress.training._replace(moments=self.end.last.training.moments)
         return best._replace(state=progress._replace(training=training))
-
-
-def train_on(problem: NetworkProblem, snapshot: Snapshot, budget: Budget) -> Trained:
-    """More steps on all rows (a problem of one fold) from a snapshot's weights, at its decays.
-
-    The decays of a network belong to weights of one initialisation, and to where training has brought them: so the
-    final network goes on from them. Of several folds the first one's network goes on. Steps that diverge are undone.
-    """
-    progress: Progress = snapshot.state
-    done = progress.epochs
-    trainer = Trainer(problem)
-    decays, hyper, family = problem.decays, snapshot.hyper, snapshot.family
-    if family is not None:
-        family = family.first_fold(decays)
-
-    def log_decays(w: Tensor) -> Tensor:
-        """Of every group, (1, n_groups)."""
-        return plain_log_decays(decays, hyper)[None] if family is None else family.log_decays(w, hyper)
-
-    start = snapshot.w[:1].to(problem.y)
-    state = trainer.start(done, start)
-    losses: list[float] = []
-    for _ in range(math.ceil(FURTHER * done)):
-        state, loss = trainer.run(state, decays.spread(log_decays(state.w).exp()), trainer.steps_per_epoch)
-        losses.append(float(loss))
-        if budget.seconds > budget.time_limit or not losses[-1] <= EXPLODED * losses[0]:
-            break
-    if losses and not (losses[-1] <= EXPLODED * losses[0] and bool(state.w.isfinite().all())):
-        state, losses = trainer.start(done, start), []
-    found = log_decays(state.w).exp()
-    concavity = None if family is None else family.concavity(state.w, hyper)
-    moved = respond(problem, trainer, state, Penalty(decays.spread(found), concavity))
-    return Trained(state.w, found[0], losses, done + len(losses), moved)

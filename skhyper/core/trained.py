@@ -28,7 +28,7 @@ INTERVALS = (5, 20)  # as far as this many training steps between two allow it
 REACH = 1.0  # units of log alpha in which a tangent is trusted,
 CURVE_POINTS = 41  # points of a curve in both directions,
 ACCURATE_ROWS, ACCURATE_STEPS = 1024, 50  # rows and steps of conjugate gradients where it is taken with care
-AT_ONCE = 2**18  # numbers of a layer's activations in a product with the Hessian
+AT_ONCE = 2**17  # numbers of a layer's activations in a product with the Hessian
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
 # Of what is remembered beside the weights: the past of the descent, and the best weights so far.
 PRECISION = torch.float32
@@ -87,11 +87,16 @@ class TrainedResponse(Response):
         return Evaluation(hyper, training.w, fold_losses, gradient, error, progress)
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
-        """With weights of its own; the moments are left to the run, whose last ones do as well."""
+        """With weights of its own; the moments are left to the run, whose last ones do as well.
+
+        Of the hypergradient there are eight bits of each offset's: it is compared with another one and no more.
+        """
         progress: Progress = evaluation.state
-        w = evaluation.w.to(PRECISION, copy=True)
+        w, gradient = evaluation.w.to(PRECISION, copy=True), evaluation.gradient
+        if gradient.offsets is not None:
+            gradient = gradient._replace(offsets=gradient.offsets.to(torch.bfloat16))
         training = progress.training._replace(w=w, moments=Moments.none(w[:, :0], PRECISION))
-        return evaluation._replace(w=w, state=progress._replace(training=training, memory=None))
+        return evaluation._replace(w=w, gradient=gradient, state=progress._replace(training=training, memory=None))
 
     def again(self, state: Any) -> Progress:
         """A start at weights that were kept, with no past: that of a divergence would be of no use."""
@@ -315,7 +320,7 @@ def accuracy(response: TrainedResponse, evaluation: Evaluation) -> Accuracy:
     u = respond(response.problem, response.trainer, training, response.penalty(hyper, training.w), v)
     exact = response.as_hyper(hyper, training.w, response.by_decay(training, hyper, u))
     pairs = [g.log_alpha if g.offsets is None else g.offsets for g in (evaluation.gradient, exact)]
-    ours, theirs = (part.flatten() for part in pairs)
+    ours, theirs = (part.flatten().to(exact.log_alpha) for part in pairs)
     size, norm = float(theirs.norm()), float(ours.norm())
     cosine = float(dot(ours, theirs)) / (norm * size) if size and norm else float("nan")
     return Accuracy(cosine, float((ours - theirs).norm()) / size if size else float("nan"))

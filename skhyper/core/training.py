@@ -152,6 +152,11 @@ class Trainer:
         return n_batches(self.rows.n_rows, self.recipe.batch_size)
 
     @property
+    def weight(self) -> Tensor:
+        """Sample weight of a fold's training rows, mean over folds."""
+        return self.rows.c.sum(-1).mean()
+
+    @property
     def steepest(self) -> float:
         """The largest decay that steps can take, also with the last and smallest batch of an epoch."""
         smallest = self.rows.n_rows % self.batch_size or self.batch_size

@@ -123,6 +123,11 @@ class Walk(Proposals):
             self._returns, self._since, self._smoothed = self._returns + 1, 0, self._lowest
             self.stop_reason = StopReason.NO_PROGRESS if self._returns > self.pace.returns else None
 
+    @property
+    def moving(self) -> bool:
+        """Whether the weights have settled, so that steps have begun."""
+        return self._moving
+
     def resume(self) -> bool:
         """Go on where patience had run out; whether it had, so that training goes back once more."""
         over = self.stop_reason is not None

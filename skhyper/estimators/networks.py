@@ -14,7 +14,8 @@ from torch import Tensor
 from ..adapters.network import NetworkAdapter
 from ..adapters.task import Task
 from ..boundary import to_tensor
-from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses, train_on
+from ..core.final_network import train_on
+from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses
 from ..core.layer_family import LOWEST
 from ..core.loop import Budget
 from ..core.losses import SquaredError, TweedieLog
@@ -116,8 +117,17 @@ def network_seed(estimator: Any, random_state: Any) -> np.random.RandomState:
     return check_random_state(random_state if own is None else own)
 
 
+Halves = Callable[[], NetworkProblem] | None
+
+
 def tune_network(
-    task: Task, algorithm: Any, plan: TrainingPlan, budget: Budget, random_state: Any, watch: Callable[..., None]
+    task: Task,
+    algorithm: Any,
+    plan: TrainingPlan,
+    budget: Budget,
+    random_state: Any,
+    watch: Callable[..., None],
+    halves: Halves,
 ) -> tuple[Result, int]:
     """Run the procedure from weights as the estimator's own fit draws them; also the seed of everything else."""
     adapter, problem = task.target.adapter, task.encoding.problem
@@ -127,16 +137,23 @@ def tune_network(
     random = network_seed(estimator, random_state)
     w = to_tensor(adapter.start(estimator, problem.network, random))[None]
     seed = int(random.randint(np.iinfo(np.int32).max))
-    return hyper_train(problem, algorithm, plan, budget, seed, w, watch), seed
+    return hyper_train(problem, algorithm, plan, budget, seed, w, watch, halves=halves), seed
 
 
 def continue_network(
-    task: Task, algorithm: Any, plan: TrainingPlan, budget: Budget, seed: int, checkpoint: bytes, watch: Any
+    task: Task,
+    algorithm: Any,
+    plan: TrainingPlan,
+    budget: Budget,
+    seed: int,
+    checkpoint: bytes,
+    watch: Any,
+    halves: Halves,
 ) -> Result:
     """Go on from a checkpoint of a run on the same rows."""
     problem = task.encoding.problem
     assert isinstance(problem, NetworkProblem)
-    return hyper_train(problem, algorithm, plan, budget, seed, observer=watch, checkpoint=pickle.loads(checkpoint))
+    return hyper_train(problem, algorithm, plan, budget, seed, None, watch, pickle.loads(checkpoint), halves)
 
 
 def choose_row(problem: NetworkProblem, result: Result, seed: int) -> int:

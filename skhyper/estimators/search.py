@@ -36,6 +36,7 @@ from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .networks import (
     PRECISIONS,
+    Halves,
     check_precision,
     choose_row,
     continue_network,
@@ -49,7 +50,7 @@ from .progress import Watch, as_columns
 from .response import response_curve
 from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
 from .self_trained import refit_self_trained, refuse_settings, scan, scanned_curve, score_folds, stage_columns
-from .splits import resolve_cv, split_rows
+from .splits import resolve_cv, split_rows, two_halves
 
 
 class Job(NamedTuple):
@@ -106,7 +107,8 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         "implicit", "joint", "simplified", "global", "unrolled", "t1t2".
     cv : int, float, splitter, iterable or None, default=None
         As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2, and for neural networks
-        one random split of 20 %; a float holds out this share once.
+        one random split of 20 %, and two halves that hold out each other for the global alpha where weights memorise
+        early; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
@@ -305,7 +307,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
                 plan = self._plan(task, algorithm)
-                result = self._rows(task.encoding.problem, self._tune(task, algorithm, plan, budget, watch))
+                result = self._rows(task.encoding.problem, self._tune(job, task, algorithm, plan, budget, watch))
                 self._finish(job, task, algorithm, result, plan, budget)
             self._store_guard(guard_search(self, job, bool(plan.taus), budget))
         self.total_time_ = budget.seconds
@@ -352,7 +354,9 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             task = self._encode(job, job.splits)
             algorithm = resolve(self.algorithm, task.encoding.problem)
             plan = self._plan(task, algorithm)
-            result = continue_network(task, algorithm, plan, budget, self._seed, self._checkpoint, watch)
+            result = continue_network(
+                task, algorithm, plan, budget, self._seed, self._checkpoint, watch, self._halves(job)
+            )
             self._finish(job, task, algorithm, result, plan, budget)
         self.total_time_ += budget.seconds
         watch.end()
@@ -384,12 +388,25 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         if hasattr(self, "best_index_"):
             self._store_choice(scanned_curve(scanned), 2.0, 0.0, 1, np.nan)
 
-    def _tune(self, task: Task, algorithm: Any, plan: Any, budget: Budget, watch: Watch) -> Result:
+    def _tune(self, job: Job, task: Task, algorithm: Any, plan: Any, budget: Budget, watch: Watch) -> Result:
         """The stages of the search."""
         if not isinstance(task.encoding.problem, NetworkProblem):
             return tune(task.encoding.problem, algorithm, plan, budget, watch)
-        result, self._seed = tune_network(task, algorithm, plan, budget, self.random_state, watch)
+        result, self._seed = tune_network(task, algorithm, plan, budget, self.random_state, watch, self._halves(job))
         return result
+
+    def _halves(self, job: Job) -> Halves:
+        """A network's problem with two folds that hold out each other, where the folds are the search's own choice."""
+        splitter = None
+        if self.cv is None:
+            splitter = two_halves(job.y, is_classifier(self.estimator), self.random_state)
+
+        def encoded() -> NetworkProblem:
+            problem = self._encode(job, split_rows(splitter, job.x, job.y, job.routed.splitter.split)).encoding.problem
+            assert isinstance(problem, NetworkProblem)
+            return problem
+
+        return None if splitter is None else encoded
 
     def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
         """Everything that can be wrong with data and parameters, before any work."""

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit, check_cv
+from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples
 
@@ -52,6 +52,15 @@ def _one_split(share: float, y: Any, classifier: bool, random_state: Any) -> Any
         if counts.min() >= 2 and len(counts) <= min(n_held, n_rows - n_held):
             splitter = StratifiedShuffleSplit
     return splitter(n_splits=1, test_size=share, random_state=random_state)
+
+
+def two_halves(y: Any, classifier: bool, random_state: Any) -> Any:
+    """Random halves that hold out each other, stratified where there are classes; None where a class has one row."""
+    if not classifier or type_of_target(y) not in ("binary", "multiclass"):
+        return KFold(2, shuffle=True, random_state=random_state)
+    if np.unique(np.asarray(y), return_counts=True)[1].min() < 2:
+        return None
+    return StratifiedKFold(2, shuffle=True, random_state=random_state)
 
 
 def default_folds(y: Any, classifier: bool) -> int:

@@ -18,14 +18,16 @@ from skhyper.core.algorithms.t1t2 import T1T2
 from skhyper.core.algorithms.unrolled import Unrolled
 from skhyper.core.decays import Decays, Hyper
 from skhyper.core.designs import DenseDesign
+from skhyper.core.final_network import train_on
 from skhyper.core.hypernets import Elementwise, Linear, LowRank, multilayer
 from skhyper.core.hyperoptim import Objective
-from skhyper.core.hypertraining import TrainingPlan, hyper_train, train_on
+from skhyper.core.hypertraining import TrainingPlan, hyper_train
 from skhyper.core.loop import Budget, Journal, run
 from skhyper.core.losses import MultinomialLogLoss, SquaredError
 from skhyper.core.mlp import MLP, TANH
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.recipe import Adam, Momentum, Recipe
+from skhyper.core.result import StopReason
 from skhyper.core.unroll import reverse, unrolled_steps
 from skhyper.core.walk import Pace, Walk
 
@@ -216,6 +218,24 @@ def test_a_hypernetworks_pullback_is_its_derivative(name):
 
 
 @pytest.mark.parametrize(
+    "make", [*LINEAR, lambda d, g: multilayer(d, 5, g)], ids=["linear", "low_rank", "elementwise", "mlp"]
+)
+def test_what_is_remembered_of_a_hypernetwork_generates_the_same_weights_there_and_nearly_the_same_beside(make):
+    g = torch.Generator().manual_seed(0)
+    decays = network_problem().decays
+    hypernet = make(decays, g)
+    phi = hypernet.start(torch.randn(2, hypernet.n_weights, generator=g), g)
+    phi += 0.3 * torch.randn(phi.shape, generator=g)
+    parts, before = hypernet.packed(phi), phi.clone()
+    phi.zero_()
+    again, x = hypernet.unpacked(parts), torch.randn(2, decays.n_groups, generator=g)
+    torch.testing.assert_close(hypernet.at_origin(again), hypernet.at_origin(before), rtol=0, atol=0)
+    torch.testing.assert_close(hypernet.weights(again, x), hypernet.weights(before, x), rtol=0.05, atol=0.02)
+    again.zero_()
+    torch.testing.assert_close(parts[0][:, : hypernet.n_weights], before[:, : hypernet.n_weights], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
     ("make", "descent", "cosine", "error"),
     [
         (LINEAR[0], SLOW.descent, 0.99, 0.05),
@@ -275,3 +295,39 @@ def test_the_final_network_goes_on_from_the_tuned_weights():
     trained = train_on(everything, result.snapshots[0], Budget())
     assert trained.losses[-1] < trained.losses[0]
     assert len(trained.losses) == result.snapshots[0].state.epochs
+
+
+def early(observer=None):
+    """Targets without a law: the fold's network is best at once; the halves are those of the same rows."""
+    problem = network_problem(n_folds=1)
+    y = problem.y[torch.randperm(60, generator=torch.Generator().manual_seed(1))]
+    problem = replace(problem, y=y, recipe=replace(problem.recipe, descent=Adam(0.1), max_epochs=200))
+    held = torch.stack([torch.arange(60) % 2 == k for k in (0, 1)]).double()
+    halves = replace(problem, train=1 - held, validation=held / 30)
+    plan, budget = TrainingPlan(), Budget()
+    one = hyper_train(problem, GaussNewton(interval=5), plan, budget, 0)
+    return one, hyper_train(problem, GaussNewton(interval=5), plan, budget, 0, observer=observer, halves=lambda: halves)
+
+
+def test_halves_change_alpha_alone_and_are_walked_by_weights_that_have_settled():
+    one, both = early()
+    assert len(both.snapshots) == 1
+    assert {r.stage for r in both.history} == {"global alpha", "global alpha, halves"}
+    torch.testing.assert_close(both.snapshots[0].w, one.snapshots[0].w, rtol=0, atol=0)
+    walked = [r.log_alpha for r in both.history if r.stage.endswith("halves")]
+    ends = float(both.snapshots[0].hyper.log_alpha)
+    assert ends != float(one.snapshots[0].hyper.log_alpha)
+    # Alpha is taken from 30 training rows to 40; the last step comes after the last record.
+    assert ends == pytest.approx(walked[-1] + np.log(30 / 40), abs=0.25)
+    assert len(set(walked[:5])) == 1
+
+
+def test_an_interruption_among_the_halves_leaves_the_weights_before():
+    def interrupt(record):
+        if record.stage.endswith("halves"):
+            raise KeyboardInterrupt
+
+    one, both = early(interrupt)
+    assert both.stop_reason is StopReason.INTERRUPTED
+    torch.testing.assert_close(both.snapshots[0].w, one.snapshots[0].w, rtol=0, atol=0)
+    assert both.snapshots[0].hyper.log_alpha == one.snapshots[0].hyper.log_alpha

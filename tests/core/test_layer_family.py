@@ -11,8 +11,9 @@ from skhyper.core.algorithms.gauss_newton import GaussNewton
 from skhyper.core.algorithms.joint import Joint
 from skhyper.core.decays import Decays, Hyper
 from skhyper.core.designs import DenseDesign
+from skhyper.core.final_network import train_on
 from skhyper.core.hypernets import Elementwise
-from skhyper.core.hypertraining import TrainingPlan, hyper_train, train_on
+from skhyper.core.hypertraining import TrainingPlan, hyper_train
 from skhyper.core.layer_family import UNIT, LayerFamily
 from skhyper.core.loop import Budget
 from skhyper.core.losses import SquaredError
@@ -246,6 +247,7 @@ def test_a_row_that_diverges_leaves_those_before_it_and_can_be_continued():
     result = hyper_train(problem, Diverging(), plan, Budget(max_iter=10), 0)
     assert [s.name for s in result.snapshots] == ["global alpha"]
     assert result.stop_reason is StopReason.DIVERGED
+    assert result.checkpoint.end.last is None  # what trained the weights of an earlier row is not held
     more = hyper_train(problem, Diverging(), plan, Budget(max_iter=5), 0, checkpoint=result.checkpoint)
     assert len(more.history) == len(result.history) + 5
 

@@ -58,6 +58,10 @@ class SimplifiedResponse(GeneratingResponse):
     def reach(self) -> float:
         return 2 * self.algorithm.dither or REACH
 
+    def onwards(self, start: Any, end: Progress) -> Progress:
+        """With weights and moments for plain steps, which a warm-up may still have to take."""
+        return self.again(start)._replace(memory=None)
+
     def advance(self, hyper: Hyper, s2: Tensor, progress: Progress) -> tuple[State, Tensor, Any]:
         training, dither = progress.training, self.algorithm.dither
         if len(progress.losses) < self.algorithm.warm_up:
