@@ -7,7 +7,8 @@ equation v / a(w) = w is linearised instead (Chan, Golub and Mulet, 1999), so th
 X'CX + diag(a) - sum_g b_g w_g w_g', with b_g scaled by the share of v_g that lies along a_g w_g.
 
 For q < 1 the Hessian may be indefinite: far from the solution b_g is made small enough for positive curvature along
-w_g. So it is always where X'CX is so ill-conditioned that rounding hides the curvature that is left.
+w_g. So it is always where X'CX is so ill-conditioned that rounding hides the curvature that is left. Newton's method
+may end at a saddle: then it goes on from beside it, down the direction of most negative curvature.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,9 @@ EXACT_BELOW = 0.1  # relative length of a step after which negative curvature is
 VANISHED = 1e-2  # size of the weights, beside the global solution's, below which their change is measured by it
 ROUNDING = 3e-14  # relative error of the objective, generously
 CURVATURE_ROUNDING = 1e-15  # relative error of X'CX, in units of its trace
+MAX_SADDLES = 5  # that a problem leaves,
+ASIDE = 1e-2  # by a step of this length beside the weights
+NEGATIVE = 1e-6  # curvature below this, relative to that with decays held fixed, is negative
 
 
 class Batch(NamedTuple):
@@ -77,6 +81,8 @@ class Descent:
         (batch, w, a, b, g) -> (X'CX + diag(a) - sum_g b_g w_g w_g')^-1 g, with a, b (B, n_groups), g (B, p, T).
     frozen : callable
         (batch, w) -> the ridge solution with the decays of w, which is always lower.
+    coupling : callable
+        (batch, w, a) -> W' A^-1 W with A = X'CX + diag(a) and W = one column w_g a decay, (B, n_groups, n_groups).
     """
 
     system: System
@@ -84,9 +90,49 @@ class Descent:
     decays: Decays
     solve: Callable[[Batch, Tensor, Tensor, Tensor, Tensor], Tensor]
     frozen: Callable[[Batch, Tensor], Tensor]
+    coupling: Callable[[Batch, Tensor, Tensor], Tensor]
 
     def __call__(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
-        """From w (B, p * T) to the minimisers; problems leave as they converge."""
+        """From w (B, p * T) to the minimisers."""
+        w = self._descend(batch, w, tol)
+        left = (batch.hyper.exponent < 1).nonzero()[:, 0]
+        for _ in range(MAX_SADDLES):
+            if not len(left):
+                break
+            saddles, beside = self._beside_saddles(batch.take(left), w[left])
+            left = left[saddles]
+            w[left] = self._descend(batch.take(left), beside, tol)
+        return w
+
+    def _beside_saddles(self, batch: Batch, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Which problems have negative curvature at w, and lower points beside it for these.
+
+        With M = B^1/2 W'A^-1 W B^1/2 the Hessian A - W B W' has a negative curvature if M has an eigenvalue mu > 1: it
+        is mu (1 - mu) along A^-1 W B^1/2 e, e its eigenvector.
+        """
+        decays = self.decays
+        a = decays.log_decays(w, batch.hyper, batch.s2).exp()
+        root = decays.concavity(w, batch.hyper, batch.s2).sqrt()
+        m = root[:, :, None] * self.coupling(batch, w, a) * root[:, None, :]
+        eye = torch.eye(m.shape[-1], dtype=m.dtype)
+        saddles = torch.linalg.cholesky_ex((1 + NEGATIVE) * eye - m).info > 0
+        if not bool(saddles.any()):
+            return saddles, w[saddles]
+        batch, w, a = batch.take(saddles), w[saddles], a[saddles]
+        e = torch.linalg.eigh(m[saddles]).eigenvectors[..., -1]
+        d = self._solve(batch, w, a, torch.zeros_like(a), decays.spread(root[saddles] * e) * w)
+        d *= (ASIDE * vector_norm(w, dim=-1) / vector_norm(d, dim=-1))[:, None]
+        up = self._objective(batch, w + d) > self._objective(batch, w - d)
+        return saddles, w + torch.where(up, -1.0, 1.0)[:, None] * d
+
+    def _objective(self, batch: Batch, w: Tensor) -> Tensor:
+        """inner(w), (B,)."""
+        matrix, rhs = w.unflatten(-1, self.rhs.shape[-2:]), self.rhs[batch.fold]
+        smooth = self.system.matvec(batch.fold, matrix) / 2 - rhs
+        return (matrix * smooth).sum((-2, -1)) + self.decays.penalty(w, batch.hyper, batch.s2)
+
+    def _descend(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
+        """From w to where the slope vanishes; problems leave as they converge."""
         w = w.clone()
         point = self._at(batch, w)
         far = torch.full_like(batch.s2, torch.inf)

@@ -294,6 +294,34 @@ def test_hypergradients_agree_with_finite_differences_and_with_implicit_ones(sha
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6 * float(found.gradient.log_alpha.abs()))
 
 
+def inner_hessians(response, w, h, s2):
+    """d^2 inner / d w^2 of each fold by automatic differentiation, (K, n_weights, n_weights)."""
+
+    def of_all(w):
+        p = response.problem
+        return (p.train * p.loss.value(p.outputs(w), p.y)).sum() + p.decays.penalty(w, h, s2).sum()
+
+    whole = torch.autograd.functional.hessian(of_all, w)
+    return torch.stack([whole[k, :, k] for k in range(len(w))])
+
+
+@pytest.mark.parametrize("q", [0.5, 0.7])
+@pytest.mark.parametrize("granularity", ["feature", "weight"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_below_q_of_1_are_at_a_minimum_and_at_no_saddle(shape, granularity, q):
+    """Newton's method alone ends at a saddle for some of these offsets."""
+    prob = problem(*regression(*SHAPES[shape], 2, correlation=0.4, noise=0.5), granularity, k=3)
+    response, log_alpha = ClosedForm().bind(prob), np.log(prob.curvature()) - 3
+    s2 = global_scale(response, log_alpha)
+    rng = np.random.default_rng(3)
+    for z in tensor(0.4 * rng.standard_normal((6, prob.decays.n_groups))):
+        h = hyper(log_alpha, q, z)
+        w = response.solve(h, s2, tol=1e-10)
+        assert distance(response, w, h, s2) < 1e-7
+        curvatures = torch.linalg.eigvalsh(inner_hessians(response, w, h, s2))
+        assert (curvatures[:, 0] > -1e-5 * prob.curvature()).all()
+
+
 @pytest.mark.parametrize("intercept", [True, False])
 def test_hypergradients_of_weighted_rows_of_far_columns_agree_with_finite_differences(intercept):
     x, y = regression(50, 6)

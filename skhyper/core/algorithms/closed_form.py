@@ -136,7 +136,8 @@ class ClosedFormResponse(BestResponse):
     def _reweight(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
         """Rough: majorise-minimise, problems leave as they converge. Accurate: Newton's method."""
         if tol <= ROUGH_TOL:
-            return Descent(self.system, self.rhs, self._decays, self._solve_bent, self._frozen)(batch, w, tol)
+            solvers = self._solve_bent, self._frozen, self._coupling
+            return Descent(self.system, self.rhs, self._decays, *solvers)(batch, w, tol)
         w = w.clone()
         active = torch.arange(len(w))
         for _ in range(MAX_STEPS):
@@ -173,14 +174,15 @@ class ClosedFormResponse(BestResponse):
         if not bool(b.any()):
             return u
         # H = A - W B W', W = one column a decay: H^-1 r = u + A^-1 W (I - B W'A^-1 W)^-1 B W'u.
-        small = torch.eye(decays.n_groups, dtype=w.dtype) - b[..., None] * self._coupling(batch, frozen, w)
+        small = torch.eye(decays.n_groups, dtype=w.dtype) - b[..., None] * self._coupling(batch, w, a)
         lift = torch.linalg.solve_ex(small, b * decays.group_sums(w * u.flatten(-2)))[0]
         column = (decays.spread(lift) * w).unflatten(-1, self.rhs.shape[-2:])
         return u + self.system.solve(batch.fold, frozen, column)
 
-    def _coupling(self, batch: Batch, a: Tensor, w: Tensor) -> Tensor:
-        """W' A^-1 W: (B, n_groups, n_groups)."""
+    def _coupling(self, batch: Batch, w: Tensor, a: Tensor) -> Tensor:
+        """W' A^-1 W for decays a (B, n_groups): (B, n_groups, n_groups)."""
         decays, (p, n_outputs) = self._decays, self.rhs.shape[-2:]
+        a = self._as_matrix(decays.spread(a))
         w, group = w.unflatten(-1, (p, n_outputs)), decays.index.unflatten(-1, (p, n_outputs))
         coupled = w.new_zeros(len(w), decays.n_groups, decays.n_groups)
         inverse = self.system.inverse(batch.fold, a) if a.ndim == 2 else None
