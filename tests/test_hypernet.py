@@ -245,6 +245,13 @@ def test_the_paper_is_a_preset():
     assert HypernetRegressor.from_paper(batch_size=512).batch_size == 512
 
 
+def test_dropout_trains_in_single_precision():
+    model = HypernetRegressor.from_paper(max_iter=2, batch_size=10, dtype="float32", random_state=0).fit(X, Y)
+    double = HypernetRegressor.from_paper(max_iter=2, batch_size=10, random_state=0).fit(X, Y)
+    assert np.isfinite(model.loss_curve_).all()
+    assert model.loss_curve_[-1] == pytest.approx(double.loss_curve_[-1], rel=0.5)
+
+
 def test_curves_have_a_line_for_each_evaluation(fitted):
     curves = (fitted.loss_curve_, fitted.validation_loss_curve_, fitted.weight_spread_curve_)
     assert len({len(curve) for curve in curves}) == 1

@@ -128,7 +128,7 @@ class Generator(ABC):
             slope = (h > 0).to(h)
             if dropout is not None and self.dropout:
                 keep = torch.rand(h.shape, generator=dropout, dtype=h.dtype, device=h.device) >= self.dropout
-                kept = keep / (1 - self.dropout)
+                kept = keep.to(h) / (1 - self.dropout)
                 h, slope = h * kept, slope * kept
             slopes.append(slope)
         return Draws(h, z, inputs, slopes)
