@@ -246,7 +246,7 @@ def test_the_best_response_moves_along_alpha_without_training():
 
 
 def test_a_time_limit_leaves_a_model():
-    ours = search(classifier(max_iter=10_000), time_limit=0.3).fit(XC, YC)
+    ours = search(classifier(max_iter=10**6), time_limit=0.3, max_iter=10**6).fit(XC, YC)
     assert "time limit" in ours.stop_reason_
     assert np.isfinite(ours.predict_proba(XC)).all()
 

@@ -115,7 +115,7 @@ class Descent:
         root = decays.concavity(w, batch.hyper, batch.s2).sqrt()
         m = root[:, :, None] * self.coupling(batch, w, a) * root[:, None, :]
         eye = torch.eye(m.shape[-1], dtype=m.dtype)
-        saddles = torch.linalg.cholesky_ex((1 + NEGATIVE) * eye - m).info > 0
+        saddles = (torch.linalg.cholesky_ex((1 + NEGATIVE) * eye - m).info > 0) & m.isfinite().all((-2, -1))
         if not bool(saddles.any()):
             return saddles, w[saddles]
         batch, w, a = batch.take(saddles), w[saddles], a[saddles]
