@@ -116,7 +116,8 @@ def learnt(problem, hypernet, prior, rate):
     random, generator = np.random.RandomState(0), torch.Generator().manual_seed(0)
     rows = problem.train[0] > 0
     x, y = problem.design.x[rows].expand(DRAWS, -1, -1), problem.y[rows].expand(DRAWS, -1, -1)
-    batch = Batch(x, y, torch.ones(DRAWS, int(rows.sum()), dtype=torch.float64))
+    c = torch.ones(DRAWS, int(rows.sum()), dtype=torch.float64)
+    batch = Batch(x, y, c, c.sum(-1))
     phi = hypernet.start(problem.network.start(1, generator), generator)
     moments, rule = Moments(torch.zeros_like(phi), torch.zeros_like(phi)), Adam(rate)
     for step in range(STEPS):

@@ -238,15 +238,18 @@ def report(rows):
     return "\n".join([*text, ""])
 
 
-LINES = {"implicit": ("C0", "o-", 2.2), BASE: ("black", "s--", 2.2), "grid_7": ("grey", "s--", 1.2)}
-LINES |= {"random_20": ("C1", "s--", 1.2), "optuna_20": ("C2", "s--", 1.2)}
+# Colour, style and width of curves: the default beside its peers; each algorithm beside the grid.
+GRID = {BASE: ("black", "s--", 2.2)}
+PEER_CURVES = {"implicit": ("C0", "o-", 2.2), **GRID, "grid_7": ("grey", "s--", 1.2)}
+PEER_CURVES |= {"random_20": ("C1", "s--", 1.2), "optuna_20": ("C2", "s--", 1.2)}
+OUR_CURVES = {name: (f"C{i % 10}", "o-" if i < 10 else "o:", 1.2) for i, name in enumerate(OURS)} | GRID
 MARKS = "v^<>DPX*hds8"  # of the models of which the end alone is drawn
 
 
-def figure(rows, path):
+def figure(rows, path, curves, ends):
     """Test loss against seconds of CPU on the first split, one panel a set.
 
-    Of the default and of peers that have one, what each search has when it is stopped; of all else, where it ends.
+    Of the models in `curves` what each search has when it is stopped; of those in `ends` where it ends.
     """
     from matplotlib.figure import Figure
 
@@ -254,19 +257,18 @@ def figure(rows, path):
     sets = list(dict.fromkeys(rows["set"]))
     canvas = Figure(figsize=(11, 3.4 * -(-len(sets) // 3)), layout="constrained")
     panels = canvas.subplots(-(-len(sets) // 3), 3, squeeze=False).flat
-    ends = [name for name in MODELS if name not in LINES and name not in SEVERAL_JOBS]
     handles = {}
     for axes, name in zip(panels, sets, strict=False):
         part = rows[rows["set"] == name].set_index("model")
         base = part.loc[BASE, "score"] if BASE in part.index else 1.0
-        for model in [m for m in (*LINES, *ends) if m in part.index]:
+        for model in [m for m in (*curves, *ends) if m in part.index]:
             row = part.loc[model]
             points = [(row["cpu_seconds"], row["score"])]
-            if model in LINES and isinstance(row["curve"], str):
+            if model in curves and isinstance(row["curve"], str):
                 points = [tuple(map(float, point.split(":"))) for point in row["curve"].split()] + points
             seconds, losses = np.array(points).T
-            if model in LINES:
-                colour, style, width = LINES[model]
+            if model in curves:
+                colour, style, width = curves[model]
                 (handles[model],) = axes.plot(seconds, losses / base, style, ms=3, lw=width, color=colour)
             else:
                 number = ends.index(model)
@@ -277,7 +279,7 @@ def figure(rows, path):
     for axes in panels:
         axes.set_axis_off()
     canvas.axes[0].set_ylabel(f"test loss / {BASE}'s")
-    in_turn = [name for name in (*LINES, *ends) if name in handles]
+    in_turn = [name for name in (*curves, *ends) if name in handles]
     legend = {"loc": "outside lower center", "ncols": 6, "frameon": False, "fontsize": 9}
     canvas.legend([handles[name] for name in in_turn], in_turn, **legend)
     canvas.savefig(path, dpi=90)
@@ -297,7 +299,9 @@ def main(argv=None):
     text = report(rows)
     (RESULTS / "networks.md").write_text(text)
     if BASE in set(rows["model"]):
-        figure(rows, RESULTS / "networks.png")
+        ends = [name for name in MODELS if name not in PEER_CURVES and name not in SEVERAL_JOBS]
+        figure(rows, RESULTS / "networks.png", PEER_CURVES, ends)
+        figure(rows, RESULTS / "networks_algorithms.png", OUR_CURVES, ())
     print(text)
 
 

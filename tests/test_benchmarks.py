@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, Lasso, RidgeCV
 
 from benchmarks import (
+    best_responses,
     calibration,
     data,
     development,
@@ -25,8 +26,10 @@ from benchmarks import (
     uncertainty,
     weight_spread,
 )
+from benchmarks.best_responses import HIGH, LOW
 from benchmarks.lasso_path import ConvergedElasticNetCV, elastic_net
 from benchmarks.peers import mse_ratio
+from skhyper.core.hypernets import Linear
 
 SYNTHETIC = ["sparse_80", "dense_80", "sparse_200", "dense_200", "diabetes"]
 
@@ -212,6 +215,14 @@ def test_the_uci_report_is_written_from_rows_alone(tmp_path, monkeypatch):
     assert "## Splits 6-19 alone" in text
     assert "default: RMSE over RealMLP's, geometric mean of 2 sets: 1.000 (holds" in text
     assert "one 1x50 member on the small sets, slowest fit: 1.0 s (holds" in text
+
+
+def test_a_hypernetwork_trained_over_a_prior_comes_near_the_exact_best_response(monkeypatch):
+    monkeypatch.setattr(best_responses, "STEPS", 500)
+    problem = best_responses.ridge(1, best_responses.SLOW)
+    learnt = best_responses.learnt(problem, Linear(problem.decays), (1.0, 1.0), 1e-2)
+    exact = np.stack([best_responses.exact_weights(problem, z) for z in np.linspace(LOW, HIGH, len(learnt))])
+    assert np.linalg.norm(learnt - exact) < 0.3 * np.linalg.norm(exact)
 
 
 def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy():
