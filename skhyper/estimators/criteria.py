@@ -19,9 +19,10 @@ from ..core.criteria import Criterion, Evidence, GeneralisedCrossValidation, Lea
 from ..core.problem import Problem
 from ..core.procedure import Plan
 from ..core.result import Result
+from .job import Job
 from .plan import check_exponents
 from .scoring import Scoring, row_columns
-from .search import HyperTrainingSearchCV, Job
+from .search import HyperTrainingSearchCV
 
 
 def check_criterion(criterion: str, exponent: Any, shrinkage: Any) -> None:

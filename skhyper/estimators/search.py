@@ -1,15 +1,12 @@
 """HyperTrainingSearchCV: GridSearchCV's place, with hypergradients instead of a grid."""
 
-import pickle
 import time
 import warnings
-from collections.abc import Sequence
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import _fit_context, is_classifier
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import get_tags, indexable
@@ -18,7 +15,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.self_trained import SelfTrainedAdapter
-from ..adapters.task import Target, Task, make_task
+from ..adapters.task import Task, make_task
 from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
@@ -27,18 +24,16 @@ from ..core.loop import Budget
 from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
-from ..core.result import Record, Result, Snapshot, StopReason
-from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose
-from ..guard import Guard
+from ..core.result import Result
 from .checks import check_data, check_fit_params
 from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
+from .job import Job
 from .networks import (
     PRECISIONS,
     Halves,
     check_precision,
-    choose_row,
     continue_network,
     in_precision,
     make_training_plan,
@@ -46,30 +41,14 @@ from .networks import (
     tune_network,
 )
 from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
-from .progress import Watch, as_columns
-from .response import response_curve
-from .scoring import Scoring, alpha_of, row_columns, score_snapshots, scoring_name
+from .progress import Watch
+from .scoring import Scoring, scoring_name
+from .search_results import SearchResults
 from .self_trained import refit_self_trained, refuse_settings, scan, scanned_curve, score_folds, stage_columns
 from .splits import resolve_cv, split_rows, two_halves
 
 
-class Job(NamedTuple):
-    """Everything that fit reads: the data, what is tuned on it, and who judges."""
-
-    x: Any
-    y: Any
-    params: dict[str, Any]
-    routed: Any
-    target: Target
-    sample_weight: NDArray[np.float64] | None
-    cv: Any
-    splits: list[Split]
-    scoring: Scoring
-    metric: str
-    twin: str | None
-
-
-class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
+class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
     """Tune L2 decays, as fine as they pay, by the gradient of the held-out loss.
 
     Takes GridSearchCV's place: ``HyperTrainingSearchCV(Ridge())`` for ``GridSearchCV(Ridge(), {"alpha": ...})``. The
@@ -303,7 +282,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             self._scan(job, budget, watch)
             self._store_guard(guard_search(self, job, False, budget))
         else:
-            with torch_session(_work(job)):
+            with torch_session(job.work):
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
                 plan = self._plan(task, algorithm)
@@ -350,7 +329,7 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
             raise ValueError(f"continue_fit needs the {self._n_rows} rows of fit, got {len(job.y)}.")
         job = job._replace(splits=self._splits)
         watch = Watch(self, X, y, self.verbose)
-        with torch_session(_work(job)):
+        with torch_session(job.work):
             task = self._encode(job, job.splits)
             algorithm = resolve(self.algorithm, task.encoding.problem)
             plan = self._plan(task, algorithm)
@@ -476,64 +455,6 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         """What selection chooses from: every stage's snapshot."""
         return result
 
-    def _score(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
-        """`cv_results_`, with GridSearchCV's keys."""
-        n_iter = len(result.history)
-        out = score_snapshots(task, result, job.splits, job.scoring, train=self.return_train_score, n_iter=n_iter)
-        self._format(job, out, [self._alpha(row) for row in result.snapshots], row_columns(result, plan.taus))
-
-    def _format(self, job: Job, out: list[dict[str, Any]], alphas: list[float], columns: dict[str, list[Any]]) -> None:
-        """`cv_results_` from the scores of every row and fold."""
-        first = out[0]["test_scores"]
-        self.multimetric_ = isinstance(first, dict)
-        if callable(self.scoring) and self.multimetric_:
-            self._check_refit_for_multimetric(first)
-        candidates = [{job.target.parameter: job.target.adapter.value(alpha)} for alpha in alphas]
-        self.n_splits_ = len(job.splits)
-        self.cv_results_ = self._format_results(candidates, self.n_splits_, out, columns)
-
-    def _select(self, job: Job, task: Task, result: Result, plan: Plan) -> None:
-        """The row to keep: by the paired rule, unless one was asked for."""
-        if self.multimetric_ and not self.refit:
-            return
-        metric = self.refit if self.multimetric_ else job.metric
-        if callable(self.refit):
-            index = self._select_best_index(self.refit, metric, self.cv_results_)
-        elif isinstance(self.shrinkage, Real) or (isinstance(self.exponent, Real) and not plan.taus):
-            index = len(result.snapshots) - 1
-        elif isinstance(task.encoding.problem, NetworkProblem):
-            index = choose_row(task.encoding.problem, result, self._seed)
-        else:
-            index = self._choose(self._losses(job, task, result, plan, metric), plan)
-        self._keep(job, index)
-
-    def _keep(self, job: Job, index: int) -> None:
-        """A row of `cv_results_` as the one to keep."""
-        metric = self.refit if self.multimetric_ else job.metric
-        self.best_index_ = index
-        if not callable(self.refit):
-            means = self.cv_results_[f"mean_test_{metric}"]
-            self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
-        self.best_params_ = self.cv_results_["params"][self.best_index_]
-
-    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
-        """The paired rule."""
-        return choose(losses, STANDARD_ERRORS if plan.log_scale else STANDARD_ERRORS_OF_LIKELIHOODS)
-
-    def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
-        """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.
-
-        Scores of free decays would flatter them: each fold's outer loss is that of decays fitted to the others.
-        """
-        twins = job.target.adapter.twins(job.target.leaf.estimator, task.encoding.problem.network.n_outputs)
-        if self.scoring is None or plan.taus or job.twin in twins:
-            return result.losses.numpy()
-        return -np.stack([self.cv_results_[f"split{k}_test_{metric}"] for k in range(self.n_splits_)], axis=1)
-
-    def _alpha(self, row: Snapshot) -> float:
-        """A row's alpha; the way through its logarithm does not lead out of the bounds."""
-        return float(np.clip(alpha_of(row), *self.alpha_bounds))
-
     def _refit(self, job: Job, algorithm: CoreAlgorithm, result: Result, budget: Budget) -> None:
         """The chosen row on all rows."""
         start = time.perf_counter()
@@ -550,49 +471,3 @@ class HyperTrainingSearchCV(FittedSearch, BaseSearchCV):
         self._feature_decays = task.feature_decays(decays)
         self.refit_time_ = time.perf_counter() - start
         self._names()
-
-    def _names(self) -> None:
-        """Names of the features, where the estimator has them."""
-        if hasattr(self.best_estimator_, "feature_names_in_"):
-            self.feature_names_in_ = self.best_estimator_.feature_names_in_
-
-    def _store_run(self, job: Job, history: Sequence[Record], reason: StopReason) -> None:
-        """Who judged, every evaluation, and why there were no more."""
-        scorers = job.scoring.scorer
-        self.scorer_ = getattr(scorers, "_scorers", scorers) if self.multimetric_ else scorers
-        self.history_ = as_columns(tuple(history))
-        self.n_iter_ = len(history)
-        self.stop_reason_ = reason.value
-
-    def _store_choice(self, curve: Any, exponent: float, shrinkage: float, n_fitted: int, error: float) -> None:
-        """What was fitted to held-out rows, and the loss along alpha."""
-        self._curve = curve
-        self.response_range_ = tuple(np.exp(curve[0][[0, -1]]).tolist())
-        self.exponent_, self.shrinkage_ = exponent, shrinkage
-        self.n_hyperparameters_, self.hypergradient_error_ = n_fitted, error
-
-    def _store(self, job: Job, result: Result, plan: Plan) -> None:
-        """What the search learnt, in plain types."""
-        self._store_run(job, result.history, result.stop_reason)
-        if result.checkpoint is not None:
-            self._checkpoint, self._splits = pickle.dumps(result.checkpoint), job.splits
-            self._n_rows = len(job.y)
-        if hasattr(self, "best_index_"):
-            chosen = result.snapshots[self.best_index_]
-            curve, shrinkage = response_curve(result, self.best_index_), self.cv_results_["shrinkage"][self.best_index_]
-            exponent = float(chosen.hyper.exponent)
-            self._store_choice(curve, exponent, shrinkage, chosen.n_hyperparameters, chosen.error)
-            if chosen.cosine is not None:
-                self.hypergradient_cosine_ = chosen.cosine
-
-    def _store_guard(self, guard: Guard) -> None:
-        self.guard_score_, self.guard_scores_, self.guard_reason_ = guard
-
-
-def _work(job: Job) -> float:
-    """Multiplications of X with itself."""
-    n, p = len(job.y), getattr(job.x, "shape", (0, 1))[-1]
-    adapter, estimator = job.target.adapter, job.target.leaf.estimator
-    if isinstance(adapter, NetworkAdapter):
-        return adapter.work(estimator, p)
-    return float(n) * p * min(n, p)
