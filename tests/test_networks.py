@@ -11,6 +11,7 @@ import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -223,11 +224,30 @@ def test_a_search_that_is_continued_asks_the_halves_where_the_whole_one_does():
 
 def test_halves_hold_a_row_of_every_class_or_there_are_none():
     y = np.array([0, 0, 0, 1, 1, 1, 2])
-    assert two_halves(y, True, 0) is None
-    (train, held), (_, other) = two_halves(y[:-1], True, 0).split(y[:-1, None], y[:-1])
+    assert two_halves(y, None, True, 0) is None
+    (train, held), (_, other) = two_halves(y[:-1], None, True, 0)
     assert set(y[train]) == set(y[held]) == {0, 1}
     assert sorted([*held, *other]) == list(range(6))
-    assert two_halves(np.arange(5.0), False, 0).get_n_splits() == 2
+    assert len(two_halves(np.arange(5.0), None, False, 0)) == 2
+
+
+def test_halves_are_of_the_rows_that_have_weight():
+    weight = np.array([0.0, 1.0, 0.0, 2.0, 1.0, 0.0, 1.0])
+    (train, held), (_, other) = two_halves(np.arange(7.0), weight, False, 0)
+    assert len(train) == len(held) == 2
+    assert sorted([*held, *other]) == [1, 3, 4, 6]
+    assert two_halves(np.arange(7.0), weight * (weight > 1), False, 0) is None
+    assert two_halves(np.array(list("abbbabb")), weight, True, 0) is None  # one row of "a" has weight
+
+
+def test_rows_without_weight_have_no_say_in_the_halves():
+    """All rows with weight are in one half of all rows: dealt out among these, the other half would be empty."""
+    x, y = noisy()
+    one = next(StratifiedKFold(2, shuffle=True, random_state=0).split(x, y))[0]
+    weight = np.zeros(len(y))
+    weight[one] = 1.0
+    ours = memorising().fit(x, y, sample_weight=weight)
+    assert "global alpha, halves" in ours.history_["stage"]
 
 
 def test_the_best_response_moves_along_alpha_without_training():

@@ -84,13 +84,13 @@ def hyper_train(
     w: Tensor | None = None,
     observer: Observer | None = None,
     checkpoint: Checkpoint | None = None,
-    halves: Callable[[], NetworkProblem] | None = None,
+    halves: Callable[[], NetworkProblem | None] | None = None,
 ) -> Result:
     """Run the stages; a spent budget or an interruption ends them with what there is.
 
     `w` holds initial weights, (1, n_weights) or (K, n_weights); they are drawn without. With a checkpoint its last
     stage goes on for as many evaluations as the budget allows. `halves` makes the same problem with two folds that
-    hold out each other's training rows, for weights that memorise early.
+    hold out each other's training rows, for weights that memorise early, or None where there are none.
     """
     return _HyperTraining(problem, algorithm, plan, Journal(budget, observer), seed, w, halves).run(checkpoint)
 
@@ -132,7 +132,7 @@ class _HyperTraining:
         journal: Journal,
         seed: int,
         w: Tensor | None,
-        halves: Callable[[], NetworkProblem] | None,
+        halves: Callable[[], NetworkProblem | None] | None,
     ):
         self.problem, self.algorithm, self.plan, self.journal = problem, algorithm, plan, journal
         self.seed, self.w, self.halves, self.most = seed, w, halves, journal.budget.max_iter
@@ -251,6 +251,8 @@ class _HyperTraining:
         if halves is None or not early or end.stop_reason is not StopReason.NO_PROGRESS:
             return
         self.halves, problem = None, halves()
+        if problem is None:
+            return
         response = self._bind(problem.with_decays(global_decays(problem.decays)))
         self.end = Stage(last=response.begin(self.seed, self.w))
         hyper = walk.hyper._replace(log_alpha=self._first_alpha())

@@ -117,7 +117,7 @@ def network_seed(estimator: Any, random_state: Any) -> np.random.RandomState:
     return check_random_state(random_state if own is None else own)
 
 
-Halves = Callable[[], NetworkProblem] | None
+Halves = Callable[[], NetworkProblem | None] | None
 
 
 def tune_network(

@@ -376,16 +376,16 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
 
     def _halves(self, job: Job) -> Halves:
         """A network's problem with two folds that hold out each other, where the folds are the search's own choice."""
-        splitter = None
-        if self.cv is None:
-            splitter = two_halves(job.y, is_classifier(self.estimator), self.random_state)
 
-        def encoded() -> NetworkProblem:
-            problem = self._encode(job, split_rows(splitter, job.x, job.y, job.routed.splitter.split)).encoding.problem
+        def encoded() -> NetworkProblem | None:
+            splits = two_halves(job.y, job.sample_weight, is_classifier(self.estimator), self.random_state)
+            if splits is None:
+                return None
+            problem = self._encode(job, splits).encoding.problem
             assert isinstance(problem, NetworkProblem)
             return problem
 
-        return None if splitter is None else encoded
+        return encoded if self.cv is None else None
 
     def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
         """Everything that can be wrong with data and parameters, before any work."""

@@ -54,13 +54,18 @@ def _one_split(share: float, y: Any, classifier: bool, random_state: Any) -> Any
     return splitter(n_splits=1, test_size=share, random_state=random_state)
 
 
-def two_halves(y: Any, classifier: bool, random_state: Any) -> Any:
-    """Random halves that hold out each other, stratified where there are classes; None where a class has one row."""
-    if not classifier or type_of_target(y) not in ("binary", "multiclass"):
-        return KFold(2, shuffle=True, random_state=random_state)
-    if np.unique(np.asarray(y), return_counts=True)[1].min() < 2:
+def two_halves(y: Any, weight: Any, classifier: bool, random_state: Any) -> list[Split] | None:
+    """Random halves of the rows that have weight, which hold out each other, stratified where there are classes.
+
+    None where a half would have no rows, or none of a class: it would have nothing to be fitted to.
+    """
+    rows = np.arange(_num_samples(y)) if weight is None else np.flatnonzero(weight)
+    stratified = classifier and type_of_target(y) in ("binary", "multiclass")
+    strata = np.asarray(y)[rows] if stratified else np.zeros(len(rows))
+    if np.unique(strata, return_counts=True)[1].min() < 2:
         return None
-    return StratifiedKFold(2, shuffle=True, random_state=random_state)
+    splitter = (StratifiedKFold if stratified else KFold)(2, shuffle=True, random_state=random_state)
+    return [Split(rows[train], rows[held]) for train, held in splitter.split(strata, strata)]
 
 
 def default_folds(y: Any, classifier: bool) -> int:

@@ -297,8 +297,8 @@ def test_the_final_network_goes_on_from_the_tuned_weights():
     assert len(trained.losses) == result.snapshots[0].state.epochs
 
 
-def early(observer=None):
-    """Targets without a law: the fold's network is best at once; the halves are those of the same rows."""
+def early(observer=None, some=True):
+    """Targets without a law: the fold's network is best at once; the halves, if there are some, are of the same rows."""
     problem = network_problem(n_folds=1)
     y = problem.y[torch.randperm(60, generator=torch.Generator().manual_seed(1))]
     problem = replace(problem, y=y, recipe=replace(problem.recipe, descent=Adam(0.1), max_epochs=200))
@@ -306,7 +306,8 @@ def early(observer=None):
     halves = replace(problem, train=1 - held, validation=held / 30)
     plan, budget = TrainingPlan(), Budget()
     one = hyper_train(problem, GaussNewton(interval=5), plan, budget, 0)
-    return one, hyper_train(problem, GaussNewton(interval=5), plan, budget, 0, observer=observer, halves=lambda: halves)
+    made = {"observer": observer, "halves": lambda: halves if some else None}
+    return one, hyper_train(problem, GaussNewton(interval=5), plan, budget, 0, **made)
 
 
 def test_halves_change_alpha_alone_and_are_walked_by_weights_that_have_settled():
@@ -320,6 +321,13 @@ def test_halves_change_alpha_alone_and_are_walked_by_weights_that_have_settled()
     # Alpha is taken from 30 training rows to 40; the last step comes after the last record.
     assert ends == pytest.approx(walked[-1] + np.log(30 / 40), abs=0.25)
     assert len(set(walked[:5])) == 1
+
+
+def test_rows_that_make_no_halves_leave_alpha_to_the_first_walk():
+    one, both = early(some=False)
+    assert {r.stage for r in both.history} == {"global alpha"}
+    assert both.snapshots[0].hyper.log_alpha == one.snapshots[0].hyper.log_alpha
+    assert both.checkpoint.crossed
 
 
 def test_an_interruption_among_the_halves_leaves_the_weights_before():
