@@ -298,7 +298,7 @@ def test_the_final_network_goes_on_from_the_tuned_weights():
 
 
 def early(observer=None, some=True):
-    """Targets without a law: the fold's network is best at once; the halves, if there are some, are of the same rows."""
+    """Targets without a law: the network of the fold is best at once; the halves, if any, are of the same rows."""
     problem = network_problem(n_folds=1)
     y = problem.y[torch.randperm(60, generator=torch.Generator().manual_seed(1))]
     problem = replace(problem, y=y, recipe=replace(problem.recipe, descent=Adam(0.1), max_epochs=200))
