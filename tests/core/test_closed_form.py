@@ -32,12 +32,16 @@ def global_scale(response, log_alpha):
     return response.problem.decays.scale(response.solve(hyper(log_alpha), s2))
 
 
-def inner_gradient(response, w, h, s2):
-    """d inner / d w by automatic differentiation of the problem's definition."""
-    w = w.clone().requires_grad_()
+def inner(response, w, h, s2):
+    """The penalised training losses of all folds, by the problem's definition."""
     p = response.problem
-    loss = (p.train * p.loss.value(p.outputs(w), p.y)).sum() + p.decays.penalty(w, h, s2).sum()
-    return torch.autograd.grad(loss, w)[0]
+    return (p.train * p.loss.value(p.outputs(w), p.y)).sum() + p.decays.penalty(w, h, s2).sum()
+
+
+def inner_gradient(response, w, h, s2):
+    """d inner / d w by automatic differentiation."""
+    w = w.clone().requires_grad_()
+    return torch.autograd.grad(inner(response, w, h, s2), w)[0]
 
 
 def distance(response, w, h, s2):
@@ -296,12 +300,7 @@ def test_hypergradients_agree_with_finite_differences_and_with_implicit_ones(sha
 
 def inner_hessians(response, w, h, s2):
     """d^2 inner / d w^2 of each fold by automatic differentiation, (K, n_weights, n_weights)."""
-
-    def of_all(w):
-        p = response.problem
-        return (p.train * p.loss.value(p.outputs(w), p.y)).sum() + p.decays.penalty(w, h, s2).sum()
-
-    whole = torch.autograd.functional.hessian(of_all, w)
+    whole = torch.autograd.functional.hessian(lambda w: inner(response, w, h, s2), w)
     return torch.stack([whole[k, :, k] for k in range(len(w))])
 
 
