@@ -70,6 +70,7 @@ class BaseHypernet(BaseEstimator, ABC):
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "generator": [StrOptions({"auto", "full", "low_rank", "none"})],
+        "noise_layers": [StrOptions({"all", "last"})],
         "residual": ["boolean"],
         "noise_dim": [Interval(Integral, 1, None, closed="left")],
         "hypernet_hidden_layer_sizes": ["array-like"],

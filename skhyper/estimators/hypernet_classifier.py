@@ -38,6 +38,9 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         How noise becomes weights. "full": every weight has its own linear form of the hypernetwork's last features;
         "low_rank": draws differ along `noise_dim` directions in each layer; "auto": "full" as long as that is small;
         "none": no noise, the plain network trained by the same means.
+    noise_layers : {"last", "all"}, default="all"
+        Which layers have noise. "last": the last alone, so that all draws share the hidden units, and many draws cost
+        little more than one; "all": every layer.
     residual : bool, default=True
         Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
         linear skip. False: the hypernetwork must make all of the weights.
@@ -183,6 +186,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         *,
         activation: str = "silu",
         generator: str = "auto",
+        noise_layers: str = "all",
         residual: bool = True,
         noise_dim: int = 8,
         hypernet_hidden_layer_sizes: Any = (),
@@ -213,6 +217,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.generator = generator
+        self.noise_layers = noise_layers
         self.residual = residual
         self.noise_dim = noise_dim
         self.hypernet_hidden_layer_sizes = hypernet_hidden_layer_sizes

@@ -44,6 +44,7 @@ SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
 PAPER: dict[str, Any] = {
     "activation": "relu",
     "generator": "full",
+    "noise_layers": "all",
     "residual": False,
     "noise_dim": 20,
     "hypernet_hidden_layer_sizes": (100, 50),
@@ -101,6 +102,7 @@ def resolve_generator(estimator: Any, sizes: tuple[int, ...]) -> Generator:
         "dropout": float(estimator.hypernet_dropout),
         "residual": bool(estimator.residual),
         "scale_input": not estimator.residual,
+        "frames": estimator.draws == "shared",
     }
     if kind == "full":
         return FullGenerator(**common)
@@ -121,6 +123,7 @@ def resolve_network(estimator: Any, n_features: int, noise: NoiseModel) -> Stoch
         input_noise=float(estimator.input_noise),
         prior_scale=float(estimator.prior_scale),
         first_gain=estimator._first_gain if estimator.residual else 1.0,
+        last_only=estimator.noise_layers == "last",
     )
 
 

@@ -48,6 +48,9 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         How noise becomes weights. "full": every weight has its own linear form of the hypernetwork's last features;
         "low_rank": draws differ along `noise_dim` directions in each layer; "auto": "full" as long as that is small;
         "none": no noise, the plain network trained by the same means.
+    noise_layers : {"last", "all"}, default="last"
+        Which layers have noise. "last": the last alone, so that all draws share the hidden units, and many draws cost
+        little more than one; "all": every layer.
     residual : bool, default=True
         Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
         linear skip. False: the hypernetwork must make all of the weights.
@@ -209,14 +212,15 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         *,
         activation: str = "silu",
         generator: str = "auto",
+        noise_layers: str = "last",
         residual: bool = True,
         noise_dim: int = 8,
         hypernet_hidden_layer_sizes: Any = (),
         hypernet_dropout: float = 0.0,
         input_noise: float = 0.0,
-        objective: float = 0.5,
-        n_train_samples: int = 4,
-        draws: str = "dealt",
+        objective: float = 0.75,
+        n_train_samples: int = 16,
+        draws: str = "shared",
         n_samples: int = 16,
         noise_model: str = "heteroscedastic",
         min_std: float = 0.0,
@@ -242,6 +246,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.generator = generator
+        self.noise_layers = noise_layers
         self.residual = residual
         self.noise_dim = noise_dim
         self.hypernet_hidden_layer_sizes = hypernet_hidden_layer_sizes

@@ -12,6 +12,7 @@ from skhyper.core.noise.network import ACTIVATIONS
 from skhyper.core.noise.predictor import Predictor
 
 GENERATOR = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
+LAYERS = pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
 
 
 def by_hand(model, flat, x, z):
@@ -19,7 +20,7 @@ def by_hand(model, flat, x, z):
     network = model.network
     parts = model.layout.split(flat)
     draws = network.generator.draws(parts, z)
-    layers = [network.generator.weights(parts, f"layer.{i}", draws) for i in range(len(network.shapes))]
+    layers = [generator.weights(parts, name, draws) for name, _, generator in network.layers]
     members = []
     for m in range(len(flat)):
         rows = []
@@ -35,33 +36,38 @@ def by_hand(model, flat, x, z):
 
 
 @GENERATOR
+@LAYERS
 @pytest.mark.parametrize(("groups", "rows"), [(4, 3), (7, 1), (1, 5)])
-def test_outputs_are_those_of_explicit_weights(generator, groups, rows):
+def test_outputs_are_those_of_explicit_weights(generator, last_only, groups, rows):
     """Draws with rows of their own; with one row a draw no weights are formed."""
-    model, flat = make_model(generator)
+    model, flat = make_model(generator, last_only=last_only)
     x, z = normal(2, groups, rows, 3), normal(2, groups, generator.noise_dim, seed=3)
     found = model.network.forward(model.layout.split(flat), x, z, None).outputs
     torch.testing.assert_close(found, by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13)
 
 
 @GENERATOR
-def test_draws_may_share_their_rows(generator):
-    """Without noise there is one draw."""
-    model, flat = make_model(generator)
-    x, z = normal(2, 1, 5, 3), normal(2, 4 if generator.stochastic else 1, generator.noise_dim, seed=3)
+@LAYERS
+@pytest.mark.parametrize("n_draws", [2, 7])
+def test_draws_may_share_their_rows(generator, last_only, n_draws):
+    """Without noise there is one draw; more of them than features go by another route than fewer."""
+    model, flat = make_model(generator, last_only=last_only)
+    x, z = normal(2, 1, 5, 3), normal(2, n_draws if generator.stochastic else 1, generator.noise_dim, seed=3)
     found = model.network.forward(model.layout.split(flat), x, z, None).outputs
     torch.testing.assert_close(found, by_hand(model, flat, x, z), rtol=1e-12, atol=1e-13)
 
 
 @GENERATOR
-@pytest.mark.parametrize(("groups", "rows"), [(4, 3), (6, 1), (1, 5), (0, 5)])
+@LAYERS
+@pytest.mark.parametrize(("groups", "rows"), [(4, 3), (6, 1), (1, 5), (0, 5), (-2, 5)])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_gradient_is_that_of_recorded_operations(generator, groups, rows, activation):
-    """Of explicit weights, of one row a draw, and of rows that all draws share (0): by hand and by torch."""
-    model, flat = make_model(generator, input_noise=0.3)
+def test_the_gradient_is_that_of_recorded_operations(generator, last_only, groups, rows, activation):
+    """Of explicit weights, of one row a draw, and of rows that all draws share (7, or -groups): by hand and by torch."""
+    model, flat = make_model(generator, last_only=last_only, input_noise=0.3)
     network = dataclasses.replace(model.network, activation=activation)
-    n_draws = groups or (4 if generator.stochastic else 1)
-    x, z = normal(2, groups or 1, rows, 3), normal(2, n_draws, generator.noise_dim, seed=3)
+    shared = groups <= 0
+    n_draws = (-groups or 7 if generator.stochastic else 1) if shared else groups
+    x, z = normal(2, 1 if shared else groups, rows, 3), normal(2, n_draws, generator.noise_dim, seed=3)
     outputs = network.forward(model.layout.split(flat.requires_grad_()), x, z, None, seeded()).outputs
     weights = normal(*outputs.shape, seed=8)
     (expected,) = torch.autograd.grad((outputs * weights).sum(), flat)
@@ -71,8 +77,9 @@ def test_the_gradient_is_that_of_recorded_operations(generator, groups, rows, ac
 
 
 @GENERATOR
-def test_the_gradient_of_one_row_a_draw_is_that_of_explicit_weights(generator):
-    model, flat = make_model(generator)
+@LAYERS
+def test_the_gradient_of_one_row_a_draw_is_that_of_explicit_weights(generator, last_only):
+    model, flat = make_model(generator, last_only=last_only)
     x, z = normal(2, 6, 1, 3), normal(2, 6, generator.noise_dim, seed=3)
     (expected,) = torch.autograd.grad(by_hand(model, flat.requires_grad_(), x, z).square().sum(), flat)
     parts = model.layout.split(flat.detach())
@@ -94,10 +101,11 @@ def test_dropout_has_its_derivative():
 
 
 @GENERATOR
+@LAYERS
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
-def test_the_predictor_gives_the_outputs_of_the_network(generator, hidden):
+def test_the_predictor_gives_the_outputs_of_the_network(generator, last_only, hidden):
     """Draw by draw, or their mean, with and without further hidden layers."""
-    model, flat = make_model(generator, hidden=hidden, prior_scale=0.3)
+    model, flat = make_model(generator, last_only=last_only, hidden=hidden, prior_scale=0.3)
     waves = model.network.draw_prior(2, seeded(4))
     x, bank = normal(9, 3), normal(2, 4 if generator.stochastic else 1, generator.noise_dim, seed=3)
     predictor = Predictor(model, flat, bank, waves)
@@ -117,9 +125,10 @@ def test_the_predictor_has_the_activations_of_the_network(activation):
     torch.testing.assert_close(Predictor(model, flat, bank, None).outputs(x), expected, rtol=1e-12, atol=1e-13)
 
 
+@LAYERS
 @pytest.mark.parametrize("hidden", [(6,), (6, 5)])
-def test_blocks_of_draws_and_rows_do_not_change_the_predictor(hidden, monkeypatch):
-    model, flat = make_model(GENERATORS["full"], hidden=hidden, prior_scale=0.3)
+def test_blocks_of_draws_and_rows_do_not_change_the_predictor(hidden, last_only, monkeypatch):
+    model, flat = make_model(GENERATORS["full"], hidden=hidden, prior_scale=0.3, last_only=last_only)
     predictor = Predictor(model, flat, normal(2, 5, 3), model.network.draw_prior(2, seeded(4)))
     x = normal(50, 3)
     whole, mean = predictor.outputs(x), predictor.mean(x, 2)
@@ -138,8 +147,8 @@ def test_weights_start_with_the_variance_of_the_main_network(kind, residual):
     model, _ = make_model(generator, n_features=30, hidden=(40, 30))
     parts = model.layout.split(model.layout.draw(1, seeded()))
     draws = generator.draws(parts, normal(1, 400, 20))
-    for i, shape in enumerate(model.network.shapes):
-        w, _ = generator.weights(parts, f"layer.{i}", draws)
+    for name, shape, _ in model.network.layers:
+        w, _ = generator.weights(parts, name, draws)
         relative = w.std(1).square().mean() * shape.n_in / shape.gain**2
         assert relative.sqrt() == pytest.approx(0.5 if residual else 1.0, rel=0.25)
 
@@ -158,6 +167,25 @@ def test_dropout_and_input_noise_are_drawn_in_training_only():
     assert torch.nn.functional.softplus(model.layout.split(model.layout.draw(1, seeded()))["input_noise"]) == (
         pytest.approx(0.5)
     )
+
+
+@pytest.mark.parametrize("n_draws", [1, 2, 6, 12, 17])
+def test_draws_come_in_mirrored_orthogonal_frames(n_draws):
+    """All at the distance sqrt(d); whole frames have mean 0 and covariance I."""
+    generator = FullGenerator(noise_dim=3, frames=True)
+    z = generator.sample(2, n_draws, seeded(), normal(1))
+    assert z.shape == (2, n_draws, 3)
+    torch.testing.assert_close(z.square().sum(-1), torch.full((2, n_draws), 3.0, dtype=torch.float64))
+    pairs = n_draws // 2 * 2
+    torch.testing.assert_close(z[:, 0:pairs:2], -z[:, 1:pairs:2])
+    first = z[:, :6:2]
+    cross = first @ first.mT / 3
+    torch.testing.assert_close(cross, torch.eye(cross.shape[1], dtype=torch.float64).expand_as(cross))
+    assert not torch.allclose(z[0], z[1])
+    if n_draws == 12:
+        covariance = (z[..., None] * z[..., None, :]).mean(1)
+        torch.testing.assert_close(covariance, torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
+        assert not torch.allclose(z[:, :6], z[:, 6:])
 
 
 def test_dropped_features_are_made_up_for_in_the_mean():

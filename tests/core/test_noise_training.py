@@ -377,7 +377,7 @@ def test_hyperparameters_follow_the_held_out_rows():
     """Their gradient is that of finite differences, and the mean over the members of a fit."""
     job, flat = trainer()
     names = [name for name, block in job.layout.blocks.items() if block.held]
-    assert names == [f"layer.{i}.rho" for i in range(len(job.model.network.shapes))]
+    assert names == [f"layer.{i}.rho" for i in range(len(job.model.network.layers))]
     rows, start = next(job.held_batches), Walk.begin(flat, job.layout, None)
     job.held_batches = iter([rows, rows])
     job.generator.manual_seed(0)

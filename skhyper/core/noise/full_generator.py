@@ -12,7 +12,11 @@ from .layout import Block, Parts
 
 @dataclass(frozen=True)
 class FullGenerator(Generator):
-    """Explicit weights where rows share a draw; else sum_k h_k (x D_k), and no weights are ever formed."""
+    """Explicit weights where rows share a draw; else sum_k h_k (x D_k), and no weights are ever formed.
+
+    The sum also serves draws that see the same rows, where they are no fewer than the features: the products x D_k
+    are then those of all draws.
+    """
 
     def perturbation_blocks(self, name: str, shape: LayerShape) -> dict[str, Block]:
         """D, (H, n_in * n_out), and the same for the biases."""
@@ -27,8 +31,10 @@ class FullGenerator(Generator):
         }
 
     def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> tuple[Tensor, LayerTape]:
-        """The tape holds the scaled features, and the explicit weights or the products h_k x."""
+        """The tape holds the scaled features, and the explicit weights, the products x D_k, or the products h_k x."""
         h = self.scaled(parts, name, draws)
+        if self._shares_products(x, h):
+            return self._apply_products(parts, name, x, draws, h)
         if x.shape[2] > 1 or x.shape[1] == 1:
             w, b = self._weights(parts, name, h)
             own = x.expand(-1, w.shape[1], -1, -1).flatten(0, 1)
@@ -42,6 +48,8 @@ class FullGenerator(Generator):
 
     def pull(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
         """By the same route as `apply`."""
+        if self._shares_products(tape.x, tape.own[0]):
+            return self._pull_products(parts, name, tape, g, features)
         by_rows = tape.x.shape[2] > 1 or tape.x.shape[1] == 1
         return (self._pull_weights if by_rows else self._pull_outer)(parts, name, tape, g, features)
 
@@ -57,6 +65,42 @@ class FullGenerator(Generator):
             w = torch.baddbmm(parts[f"{name}.w"].flatten(1)[:, None], h, dw)
             b = torch.baddbmm(parts[f"{name}.b"][:, None], h, db)
         return w.unflatten(-1, (-1, b.shape[-1])), b
+
+    def _shares_products(self, x: Tensor, h: Tensor) -> bool:
+        """Whether all draws see the same rows, and are many."""
+        return self.residual and x.shape[1] == 1 < h.shape[1] and h.shape[2] <= h.shape[1]
+
+    def _wide(self, parts: Parts, name: str) -> Tensor:
+        """D transposed, (M, H n_out, n_in)."""
+        n_out = parts[f"{name}.b"].shape[1]
+        return parts[f"{name}.dw"].unflatten(-1, (-1, n_out)).mT.flatten(1, 2)
+
+    def _apply_products(
+        self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor
+    ) -> tuple[Tensor, LayerTape]:
+        m, n_draws, n_features = h.shape
+        products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[..., None], self._wide(parts, name), x[:, 0].mT)
+        products = products.view(m, n_features, -1)  # (M, H, n_out R)
+        moved = (h @ products).view(m, n_draws, -1, x.shape[2]).mT
+        return moved + affine(x, parts[f"{name}.w"], parts[f"{name}.b"]), LayerTape(x, draws, (h, products))
+
+    def _pull_products(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
+        h, products = tape.own
+        by_moved = g.mT.flatten(2)  # (M, G, n_out R)
+        by_products = (h.mT @ by_moved).unflatten(-1, g.shape[:1:-1]).flatten(1, 2)  # (M, H n_out, R)
+        by_x, by_w, by_b = pull_affine(tape.x, parts[f"{name}.w"], g)
+        by_x = by_x + (by_products.mT @ self._wide(parts, name))[:, None]
+        by_wide = (by_products @ tape.x[:, 0]).unflatten(1, (h.shape[2], -1))  # (M, H, n_out, n_in)
+        found = {
+            f"{name}.w": by_w,
+            f"{name}.b": by_b,
+            f"{name}.dw": by_wide.mT.flatten(2),
+            f"{name}.db": by_products.sum(2).unflatten(1, (h.shape[2], -1)),
+        }
+        if not features:
+            return Pulled(by_x, found, None)
+        by_features, rho = self.pull_scaled(parts, name, h, by_moved @ products.mT)
+        return Pulled(by_x, found | rho, by_features)
 
     def _tall(self, parts: Parts, name: str, x: Tensor) -> Tensor:
         """D as (M, H n_in, n_out)."""

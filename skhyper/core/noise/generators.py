@@ -86,6 +86,8 @@ class Generator(ABC):
         Learning rate of the perturbation relative to the base's.
     factor_rate : float
         Learning rate of rho.
+    frames : bool
+        Whether draws that are made together are orthogonal (`sample`).
     """
 
     noise_dim: int
@@ -96,6 +98,7 @@ class Generator(ABC):
     spread: float = 0.3
     spread_rate: float = 1.0
     factor_rate: float = 0.3
+    frames: bool = False
 
     @property
     def n_features(self) -> int:
@@ -106,6 +109,22 @@ class Generator(ABC):
     def stochastic(self) -> bool:
         """Whether draws differ."""
         return True
+
+    def sample(self, n_members: int, n_draws: int, generator: torch.Generator, like: Tensor) -> Tensor:
+        """Noise z, (M, n_draws, d); every other draw mirrors the one before.
+
+        Either independent pairs from N(0, I), or frames: d pairs along the axes of a random rotation, all at the
+        distance sqrt(d) from zero. The draws of whole frames have mean 0 and covariance I exactly, so that sums over them vary less.
+        """
+        d, options = self.noise_dim, {"dtype": like.dtype, "device": like.device}
+        n_pairs = (n_draws + 1) // 2
+        if self.frames:
+            n_frames = -(-n_pairs // d)
+            normal = torch.randn(n_members * n_frames, d, d, generator=generator, **options)
+            z = (sqrt(d) * torch.linalg.qr(normal)[0].mT).reshape(n_members, n_frames * d, d)[:, :n_pairs]
+        else:
+            z = torch.randn(n_members, n_pairs, d, generator=generator, **options)
+        return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
 
     def blocks(self) -> dict[str, Block]:
         """Parameters of the hidden network."""

@@ -8,6 +8,7 @@ where there are no data, members go on disagreeing as their priors do. Shapes as
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import sqrt
 from typing import NamedTuple
@@ -18,6 +19,10 @@ from torch.nn import functional
 
 from .generators import Draws, Generator, LayerShape, LayerTape
 from .layout import Block, Layout, Parts
+from .point_generator import PointGenerator
+
+# Of layers without noise.
+PLAIN = PointGenerator(1)
 
 # Cosines in a random prior function.
 N_WAVES = 64
@@ -44,6 +49,14 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(torch.tanh, lambda g, t, h: torch.ops.aten.tanh_backward(g, h)),
     "gelu": Activation(functional.gelu, lambda g, t, h: torch.ops.aten.gelu_backward(g, t)),
 }
+
+
+class Layer(NamedTuple):
+    """A layer of the main network, and where its weights come from."""
+
+    name: str
+    shape: LayerShape
+    generator: Generator
 
 
 class Tape(NamedTuple):
@@ -84,6 +97,8 @@ class StochasticMLP:
     first_gain : float
         Standard deviation of the first layer's weights at the start, times sqrt(p), where hidden layers follow: how
         rough the functions are from which training starts.
+    last_only : bool
+        Whether the noise enters the last layer alone, so that all draws share the hidden units.
     """
 
     n_features: int
@@ -97,27 +112,32 @@ class StochasticMLP:
     prior_scale: float = 0.0
     prior_width: float = 1.0
     first_gain: float = 1.0
+    last_only: bool = False
 
-    @property
-    def shapes(self) -> list[LayerShape]:
-        """The layers."""
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """From the input to the output."""
         sizes = (self.n_features, *self.hidden, self.n_outputs)
         last = len(sizes) - 2
         gains = [1.0 if self.activation == "tanh" else sqrt(2.0)] * len(sizes)
         gains[0], gains[last] = self.first_gain, 1.0
-        return [LayerShape(n_in, n_out, gain) for (n_in, n_out), gain in zip(pairwise(sizes), gains, strict=False)]
+        layers = []
+        for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+            generator = PLAIN if self.last_only and i < last else self.generator
+            layers.append(Layer(f"layer.{i}", LayerShape(n_in, n_out, gains[i]), generator))
+        return layers
 
     @property
     def n_weights(self) -> int:
-        """Weights of the layers that a draw generates."""
-        return sum(shape.n_in * shape.n_out + shape.n_out for shape in self.shapes)
+        """Weights and biases of all layers."""
+        return sum((shape.n_in + 1) * shape.n_out for _, shape, _ in self.layers)
 
     def blocks(self) -> dict[str, Block]:
         """All parameters."""
         p, outputs = self.n_features, self.n_outputs
         blocks = dict(self.generator.blocks())
-        for i, shape in enumerate(self.shapes):
-            blocks |= self.generator.layer_blocks(f"layer.{i}", shape)
+        for name, shape, generator in self.layers:
+            blocks |= generator.layer_blocks(name, shape)
         if self.feature_scales:
             blocks["scales"] = Block((p,), center=1.0)
         if self.skip:
@@ -171,12 +191,12 @@ class StochasticMLP:
             disturbance = torch.randn(x.shape, generator=noise, dtype=x.dtype, device=x.device)
             x = x + functional.softplus(parts["input_noise"])[:, None, None, None] * disturbance
         h = x * parts["scales"][:, None, None] if self.feature_scales else x
-        activate, last = ACTIVATIONS[self.activation].apply, len(self.hidden)
+        activate = ACTIVATIONS[self.activation].apply
         layers, hidden = [], []
-        for i in range(last + 1):
-            h, layer = self.generator.apply(parts, f"layer.{i}", h, draws)
+        for name, _, generator in self.layers:
+            h, layer = generator.apply(parts, name, h, draws)
             layers.append(layer)
-            if i < last:
+            if len(hidden) < len(self.hidden):
                 t, h = h, activate(h)
                 hidden.append((t, h))
         if self.skip:
@@ -196,8 +216,8 @@ class StochasticMLP:
         pull_activation = ACTIVATIONS[self.activation].pull
         found: dict[str, Tensor] = {}
         by_features, by_h = None, g
-        for i in reversed(range(len(tape.layers))):
-            pulled = self.generator.pull(parts, f"layer.{i}", tape.layers[i], by_h, wanted)
+        for i, (name, _, generator) in reversed(list(enumerate(self.layers))):
+            pulled = generator.pull(parts, name, tape.layers[i], by_h, wanted)
             found |= pulled.parts
             if pulled.features is not None:
                 by_features = pulled.features if by_features is None else by_features + pulled.features

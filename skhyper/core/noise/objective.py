@@ -91,12 +91,8 @@ class Objective:
         self.held_names = [name for name, block in self.layout.blocks.items() if block.held]
 
     def noise(self, n_members: int, n_draws: int) -> Tensor:
-        """z, (M, n_draws, d); every other draw mirrors the one before."""
-        d = self.model.network.generator.noise_dim
-        like = self.rows.x
-        shape = (n_members, (n_draws + 1) // 2, d)
-        z = torch.randn(shape, generator=self.generator, dtype=like.dtype, device=like.device)
-        return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
+        """z, (M, n_draws, d)."""
+        return self.model.network.generator.sample(n_members, n_draws, self.generator, self.rows.x)
 
     def batch(self, index: Tensor) -> Batch:
         """Rows (M, B)."""
@@ -151,16 +147,12 @@ class Objective:
         return torch.cat([found[name].reshape(len(held), -1) for name in self.held_names], 1)
 
     def spread(self, parts: Parts, z: Tensor) -> Tensor:
-        """Mean over weights of their standard deviation over draws, (M,)."""
-        generator = self.model.network.generator
-        if not generator.stochastic:
-            return z.new_zeros(len(z))
-        draws = generator.draws(parts, z)
-        total = z.new_zeros(len(z))
-        for i in range(len(self.model.network.shapes)):
-            w, b = generator.weights(parts, f"layer.{i}", draws)
-            total += w.std(1).sum((1, 2)) + b.std(1).sum(1)
-        return total / self.model.network.n_weights
+        """Mean over the weights that the noise moves of their standard deviation over draws, (M,)."""
+        network = self.model.network
+        draws = network.generator.draws(parts, z)
+        moved = [generator.weights(parts, name, draws) for name, _, generator in network.layers if generator.stochastic]
+        spreads = [values.flatten(2).std(1) for pair in moved for values in pair]
+        return torch.cat(spreads, 1).mean(1) if spreads else z.new_zeros(len(z))
 
 
 def held_out_outputs(model: Model, x: Tensor, held: Tensor, parts: Parts, z: Tensor, waves: Waves | None) -> Tensor:

@@ -3,6 +3,7 @@
 The weights of a draw are formed once and serve all rows: a prediction does not depend on what else is predicted.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -72,11 +73,16 @@ class Predictor:
     @property
     def fused(self) -> int:
         """Draws that share the product of the first layer."""
+        if self.model.network.last_only:
+            return self.bank.shape[1]
         return FUSED_DRAWS if len(self.model.network.hidden) < 2 else 1
 
     def blocks(self, n: int) -> Iterator[slice]:
         """Blocks of rows."""
-        size = max(16, MAX_ACTIVATIONS // (self.fused * max(self.model.network.hidden, default=1)))
+        network = self.model.network
+        widest = max(network.hidden, default=1)
+        width = max(widest, self.fused * network.n_outputs) if network.last_only else self.fused * widest
+        size = max(16, MAX_ACTIVATIONS // width)
         return (slice(start, start + size) for start in range(0, n, size))
 
     def priors(self, x: Tensor, member: int) -> Iterator[tuple[slice, Tensor]]:
@@ -87,9 +93,11 @@ class Predictor:
             if prior is not None:
                 yield rows, prior[0]
 
-    def functions(self, member: int) -> Iterator[list[tuple[slice, "Networks"]]]:
+    def functions(self, member: int) -> Iterator[list[tuple[slice, "Functions"]]]:
         """A member's draws as functions of rows, without the prior: as many at a time as memory is for weights."""
-        size = max(1, MAX_WEIGHTS // self.model.network.n_weights)
+        network = self.model.network
+        own = network.layers[-1:] if network.last_only else network.layers
+        size = max(1, MAX_WEIGHTS // sum((shape.n_in + 1) * shape.n_out for _, shape, _ in own))
         n_draws = self.bank.shape[1]
         for start in range(0, n_draws, size):
             stop = min(start + size, n_draws)
@@ -97,15 +105,16 @@ class Predictor:
             slices = [slice(first, min(first + self.fused, stop)) for first in starts]
             yield [(draws, self.networks(member, draws)) for draws in slices]
 
-    def networks(self, member: int, draws: slice) -> "Networks":
+    def networks(self, member: int, draws: slice) -> "Functions":
         """The explicit networks of some draws."""
         network = self.model.network
         parts = self.model.layout.split(self.flat[member : member + 1])
         noise = network.generator.draws(parts, self.bank[member : member + 1, draws])
-        layers = [network.generator.weights(parts, f"layer.{i}", noise) for i in range(len(network.shapes))]
+        layers = [generator.weights(parts, name, noise) for name, _, generator in network.layers]
         scales = parts["scales"][0] if network.feature_scales else None
         skip = parts["skip"][0] if network.skip else None
-        return Networks([(w[0], b[0]) for w, b in layers], scales, skip, network.activation)
+        kind = Heads if network.last_only and network.hidden else Networks
+        return kind([(w[0], b[0]) for w, b in layers], scales, skip, network.activation)
 
 
 def members_waves(waves: Waves | None, member: int) -> Waves | None:
@@ -135,7 +144,61 @@ class Scratch:
         return self.buffers[0][: n_rows * n_columns].view(n_rows, n_columns)
 
 
-class Networks:
+class Functions(ABC):
+    """G draws as functions of rows (R, p)."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
+        """Rows (R, p) -> (G, R, O)."""
+
+    @abstractmethod
+    def add_to(self, total: Tensor, x: Tensor, scratch: Scratch) -> None:
+        """Add what the hidden layers give the first outputs, summed over draws, to `total`, (R, T)."""
+
+    @abstractmethod
+    def add_linear(self, total: Tensor, x: Tensor) -> None:
+        """Add the rest of that sum."""
+
+
+class Heads(Functions):
+    """Draws that differ in the last layer alone: the hidden units of a row serve all of them."""
+
+    def __init__(
+        self, layers: list[tuple[Tensor, Tensor]], scales: Tensor | None, skip: Tensor | None, activation: str
+    ) -> None:
+        self.body = [(w[0], b[0]) for w, b in layers[:-1]]
+        if scales is not None:
+            self.body[0] = self.body[0][0] * scales[:, None], self.body[0][1]
+        w, b = layers[-1]
+        self.n_draws = len(b)
+        self.heads = w.movedim(0, 1).flatten(1), b.flatten()  # (H, G O)
+        self.sums = w.sum(0), b.sum(0)
+        self.skip, self.activation = skip, IN_PLACE[activation]
+
+    def _hidden(self, x: Tensor, scratch: Scratch) -> Tensor:
+        for w, b in self.body:
+            x = self.activation(torch.addmm(b, x, w, out=scratch.matrix(len(x), len(b))))
+        return x
+
+    def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
+        """Rows (R, p) -> (G, R, O)."""
+        w, b = self.heads
+        out = torch.addmm(b, self._hidden(x, scratch), w).unflatten(1, (self.n_draws, -1)).movedim(1, 0)
+        return out if self.skip is None else out + x @ self.skip
+
+    def add_to(self, total: Tensor, x: Tensor, scratch: Scratch) -> None:
+        """One product with the sum of the draws' last layers."""
+        total.addmm_(self._hidden(x, scratch), self.sums[0][:, : total.shape[1]])
+
+    def add_linear(self, total: Tensor, x: Tensor) -> None:
+        """Biases and the skip."""
+        n_outputs = total.shape[1]
+        total += self.sums[1][:n_outputs]
+        if self.skip is not None:
+            total.addmm_(x, self.skip[:, :n_outputs], alpha=self.n_draws)
+
+
+class Networks(Functions):
     """Explicit networks of G draws.
 
     Activations of all draws lie side by side, (R, G * H): the first layer is one product, and so is the sum over the

@@ -92,10 +92,8 @@ def begin(
     """A model before training: its parameters, its noise bank, its prior functions."""
     flat = model.layout.draw(n_members, generator)
     waves = model.network.draw_prior(n_members, generator)
-    stochastic = model.network.generator.stochastic
-    shape = (n_members, (n_samples + 1) // 2 if stochastic else 1, model.network.generator.noise_dim)
-    half = torch.randn(shape, generator=generator, dtype=torch.float64)
-    bank = torch.stack([half, -half], 2).flatten(1, 2)[:, :n_samples] if stochastic else half
+    n_draws = n_samples if model.network.generator.stochastic else 1
+    bank = model.network.generator.sample(n_members, n_draws, generator, torch.empty(0, dtype=torch.float64))
     n_factors = 1 if isinstance(model.noise, Categorical) else model.noise.n_targets
     return State(flat, bank, waves, torch.zeros(n_factors, dtype=torch.float64), x_scaling, y_scaling)
 
