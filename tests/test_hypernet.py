@@ -165,8 +165,9 @@ def test_functions_keep_their_weights(fitted):
 
 
 def test_fewer_draws_are_the_first_of_the_bank(fitted):
-    assert not np.allclose(fitted.predict(X, n_samples=2), fitted.predict(X))
-    np.testing.assert_array_equal(fitted.predict(X, n_samples=6), fitted.predict(X))
+    std, all_std = (fitted.predict(X, return_std=True, n_samples=n)[1] for n in (2, None))
+    assert not np.allclose(std, all_std)
+    np.testing.assert_array_equal(fitted.predict(X, return_std=True, n_samples=6)[1], all_std)
     with pytest.raises(ValueError, match=r"n_samples must be in \[1, 6\], the draws made at fit, got 7"):
         fitted.predict(X, n_samples=7)
 

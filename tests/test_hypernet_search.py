@@ -58,7 +58,7 @@ def test_one_alpha_of_a_batch_is_the_plain_fit(data, regressor):
 
 def test_alphas_of_a_batch_start_alike_and_shrink_their_own_weights(data, regressor):
     X, y = data
-    regressor.set_params(max_iter=20)
+    regressor.set_params(max_iter=20, early_stopping=False)
     weak, strong, again = regressor._fit_alphas(X, y, None, [1e-3, 1e3, 1e-3])
     sizes = [np.square(one._state["flat"]).sum() for one in (weak, strong, again)]
     assert sizes[1] < 0.5 * sizes[0]

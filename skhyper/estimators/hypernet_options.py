@@ -92,7 +92,8 @@ def resolve_generator(estimator: Any, sizes: tuple[int, ...]) -> Generator:
     hidden = layer_sizes(estimator.hypernet_hidden_layer_sizes, "hypernet_hidden_layer_sizes")
     kind = estimator.generator
     if kind == "auto":
-        n_weights = sum((a + 1) * b for a, b in pairwise(sizes))
+        generated = list(pairwise(sizes))[-1:] if estimator.noise_layers == "last" else pairwise(sizes)
+        n_weights = sum((a + 1) * b for a, b in generated)
         kind = "full" if n_weights * (int(estimator.noise_dim), *hidden)[-1] <= MAX_FULL else "low_rank"
     if kind == "none":
         return PointGenerator(1)

@@ -62,7 +62,7 @@ def test_draws_may_share_their_rows(generator, last_only, n_draws):
 @pytest.mark.parametrize(("groups", "rows"), [(4, 3), (6, 1), (1, 5), (0, 5), (-2, 5)])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_gradient_is_that_of_recorded_operations(generator, last_only, groups, rows, activation):
-    """Of explicit weights, of one row a draw, and of rows that all draws share (7, or -groups): by hand and by torch."""
+    """Of explicit weights, of one row a draw, and of rows that all draws share (7 or -groups)."""
     model, flat = make_model(generator, last_only=last_only, input_noise=0.3)
     network = dataclasses.replace(model.network, activation=activation)
     shared = groups <= 0

@@ -8,6 +8,7 @@ import torch
 from noise_problems import GENERATORS, make_model, normal, seeded
 from scipy import stats
 
+from skhyper.core.noise.calibration import calibrate, disagreement
 from skhyper.core.noise.dealing import Dealing, arrange, hold_out, minibatches
 from skhyper.core.noise.full_generator import FullGenerator
 from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedastic, Homoscedastic, marginal
@@ -417,3 +418,38 @@ def test_members_of_a_fit_share_their_hyperparameters():
     moved = (walk.flat - flat)[:, job.held]
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-12, atol=1e-15)
     assert (moved != 0).all()
+
+
+def constant_members(values, **options):
+    """Members whose outputs are the same for every row and draw."""
+    model, flat = make_model(GENERATORS["full"], noise=Homoscedastic(1), **options)
+    flat = torch.zeros(len(values), flat.shape[1], dtype=torch.float64)
+    model.layout.split(flat)["layer.2.b"][:, 0] = torch.tensor(values, dtype=torch.float64)
+    return model, flat, normal(len(values), 4, 3)
+
+
+def test_disagreement_is_the_variance_between_members():
+    """Where all hold out the same rows; else each speaks of its own."""
+    values = [0.0, 1.0, 5.0]
+    model, flat, bank = constant_members(values)
+    data = Rows(normal(9, 3), normal(9, 1, seed=2), torch.ones(9, dtype=torch.float64))
+    found = disagreement(model, flat, bank, None, data, torch.arange(9).reshape(3, 3))
+    torch.testing.assert_close(found[..., 0], torch.tensor([4.0, 1.0, 9.0]).double()[:, None].expand(3, 3))
+    assert float(found.mean()) == pytest.approx(np.var(values))
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.3, 50.0])
+def test_sigma_leaves_room_for_the_members_disagreement(gap):
+    """The mixture's variance is what a member's own was calibrated to; at most three quarters of it are taken."""
+    y = normal(400, 1, seed=2)
+    data = Rows(normal(400, 3), y, torch.ones(400, dtype=torch.float64))
+    held = torch.arange(400).expand(2, -1)
+    model, flat, bank = constant_members([-gap, gap])
+    c = float(calibrate(model, flat, bank, None, data, held))
+    residuals = torch.cat([y - gap, y + gap]).square().mean()
+    alone = float(residuals) if gap < 1 else np.exp(2 * 3.0)  # log factors end at 3
+    left = alone - gap**2 if gap < 1 else alone * 0.25
+    assert np.exp(2 * c) == pytest.approx(left, rel=0.01 if gap < 1 else 0.2)
+    one = calibrate(model, flat[:1], bank[:1], None, data, held[:1])
+    own = float((y + gap).square().mean()) if gap < 1 else alone
+    assert np.exp(2 * float(one)) == pytest.approx(own, rel=0.01 if gap < 1 else 0.2)

@@ -75,9 +75,7 @@ class FullGenerator(Generator):
         n_out = parts[f"{name}.b"].shape[1]
         return parts[f"{name}.dw"].unflatten(-1, (-1, n_out)).mT.flatten(1, 2)
 
-    def _apply_products(
-        self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor
-    ) -> tuple[Tensor, LayerTape]:
+    def _apply_products(self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor) -> tuple[Tensor, LayerTape]:
         m, n_draws, n_features = h.shape
         products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[..., None], self._wide(parts, name), x[:, 0].mT)
         products = products.view(m, n_features, -1)  # (M, H, n_out R)

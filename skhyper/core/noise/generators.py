@@ -17,6 +17,7 @@ Derivatives are by hand (`pull`): the networks are small, and recording operatio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 from typing import NamedTuple
@@ -114,16 +115,17 @@ class Generator(ABC):
         """Noise z, (M, n_draws, d); every other draw mirrors the one before.
 
         Either independent pairs from N(0, I), or frames: d pairs along the axes of a random rotation, all at the
-        distance sqrt(d) from zero. The draws of whole frames have mean 0 and covariance I exactly, so that sums over them vary less.
+        distance sqrt(d) from zero. The draws of whole frames have mean 0 and covariance I exactly, so that sums over
+        them vary less.
         """
-        d, options = self.noise_dim, {"dtype": like.dtype, "device": like.device}
-        n_pairs = (n_draws + 1) // 2
+        d, n_pairs = self.noise_dim, (n_draws + 1) // 2
+        normal = partial(torch.randn, generator=generator, dtype=like.dtype, device=like.device)
         if self.frames:
             n_frames = -(-n_pairs // d)
-            normal = torch.randn(n_members * n_frames, d, d, generator=generator, **options)
-            z = (sqrt(d) * torch.linalg.qr(normal)[0].mT).reshape(n_members, n_frames * d, d)[:, :n_pairs]
+            rotations = torch.linalg.qr(normal((n_members * n_frames, d, d)))[0]
+            z = sqrt(d) * rotations.mT.reshape(n_members, n_frames * d, d)[:, :n_pairs]
         else:
-            z = torch.randn(n_members, n_pairs, d, generator=generator, **options)
+            z = normal((n_members, n_pairs, d))
         return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
 
     def blocks(self) -> dict[str, Block]:

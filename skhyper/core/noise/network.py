@@ -192,7 +192,8 @@ class StochasticMLP:
             x = x + functional.softplus(parts["input_noise"])[:, None, None, None] * disturbance
         h = x * parts["scales"][:, None, None] if self.feature_scales else x
         activate = ACTIVATIONS[self.activation].apply
-        layers, hidden = [], []
+        layers: list[LayerTape] = []
+        hidden: list[tuple[Tensor, Tensor]] = []
         for name, _, generator in self.layers:
             h, layer = generator.apply(parts, name, h, draws)
             layers.append(layer)

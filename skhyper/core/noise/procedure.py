@@ -7,18 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .calibration import calibrate
 from .dealing import hold_out
-from .likelihood import Categorical, FixedScale, Homoscedastic, marginal
-from .objective import Model, Rows, Waves, held_out_outputs
-from .predictive import best_log_factor
+from .likelihood import Categorical, FixedScale
+from .objective import Model, Rows, Waves
 from .rows import Data
 from .scaling import Scaling, moments
 from .training import Record, Settings, Trainer
 
 Watch = Callable[[Record], None]
-
-# Standard deviation of the prior of the log factor that calibrates sigma or the temperature.
-CALIBRATION_STD = 0.5
 
 
 class State(NamedTuple):
@@ -178,7 +175,7 @@ def run_alphas(
         fitted = work._replace(flat=trained.flat[own])
         factor = state.log_factor
         if judges is not None:
-            factor = calibrate(model, fitted, rows, judges.to(device)).cpu()
+            factor = calibrate(model, fitted.flat, fitted.bank, fitted.waves, rows, judges.to(device))
         back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
         first, second, done = trained.optimizer
         curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
@@ -193,31 +190,3 @@ def repeated(state: State, copies: int) -> State:
         frequencies, phases, amplitudes = (part.repeat(copies, *(1,) * (part.ndim - 1)) for part in waves)
         waves = frequencies, phases, amplitudes
     return state._replace(flat=state.flat.repeat(copies, 1), bank=state.bank.repeat(copies, 1, 1), waves=waves)
-
-
-@torch.no_grad()
-def calibrate(model: Model, state: State, rows: Rows, held_rows: Tensor) -> Tensor:
-    """The log factor of sigma (for each target), or the log temperature, that held-out rows ask for.
-
-    It maximises the pooled log likelihood of all members' held-out rows, each under its member's own mixture.
-    """
-    parts = model.layout.split(state.flat)
-    outputs = held_out_outputs(model, rows.x, held_rows, parts, state.bank, state.waves)
-    y, weight = rows.y[held_rows][:, None], rows.weight[held_rows]
-    weight = weight * (weight.numel() / weight.sum()) / len(held_rows)
-    if isinstance(model.noise, Homoscedastic):
-        log_sigma = model.noise.log_sigma(parts, outputs)
-        residual = (y - outputs[..., : model.noise.n_targets]) * torch.exp(-log_sigma)
-
-        def score(c: Tensor) -> Tensor:
-            c = c.to(residual)
-            log_p = -0.5 * (residual * torch.exp(-c)).square() - log_sigma - c
-            return (marginal(log_p, 1.0) * weight[..., None]).sum((0, 1)).double().cpu()
-
-        return best_log_factor(score, model.noise.n_targets, CALIBRATION_STD)
-
-    def score_classes(c: Tensor) -> Tensor:
-        log_p = (torch.log_softmax(outputs * torch.exp(-c.to(outputs)), -1) * y).sum(-1)
-        return (marginal(log_p, 1.0) * weight).sum().double().cpu()[None]
-
-    return best_log_factor(score_classes, 1, CALIBRATION_STD)
