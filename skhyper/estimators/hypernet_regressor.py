@@ -36,10 +36,10 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
 
     over its training rows, with K draws a step, p Gaussian, s_i the sample weights (mean 1) and c_j the number of
     inputs of the layer that w_j belongs to. z has d entries, mean 0 and covariance I: orthogonal pairs of opposite
-    sign, of length sqrt(d); or N(0, I) where rows have draws of their own. By default the noise moves the last layer alone,
-    means and standard deviations alike: densities may be skewed or have heavy tails. The predictive distribution is
-    the mixture over members and over draws of a noise bank that is fixed at fit: predictions are deterministic and do
-    not depend on the other rows.
+    sign, of length sqrt(d); or N(0, I) where rows have draws of their own. By default the noise moves the last layer
+    alone, means and standard deviations alike: densities may be skewed or have heavy tails. The predictive distribution
+    is the mixture over members and over draws of a noise bank that is fixed at fit: predictions are deterministic and
+    do not depend on the other rows.
 
     Parameters
     ----------
