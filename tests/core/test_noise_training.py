@@ -42,7 +42,7 @@ def trainer(noise=None, generator=GENERATORS["full"], rows=24, held=True, **sett
 def loss(job, flat, index):
     """The members' losses without the prior, from one seed."""
     job.generator.manual_seed(0)
-    return job.objective.loss(job.layout.split(flat), index, job.groups)
+    return job.objective.loss(job.layout.split(flat), index, job.groups, job.noise(job.groups.n_draws))
 
 
 @DEALINGS
@@ -249,7 +249,7 @@ def test_held_out_rows_judge_a_running_average(monkeypatch):
     job, flat = trainer(n_steps=20, n_evaluations=1)
     seen = []
     monkeypatch.setattr(
-        Trainer, "advance", lambda self, walk, index, step: seen.append(walk.flat.add_(1.0 + step).clone())
+        Trainer, "advance", lambda self, walk, index, z, step: seen.append(walk.flat.add_(1.0 + step).clone())
     )
     trained = job.run(flat)
     average = seen[0]
@@ -277,8 +277,8 @@ def test_a_member_that_diverges_goes_on_from_its_best_weights():
     calls = itertools.count()
     sound = job.objective.loss
 
-    def broken(parts, index, groups):
-        losses, found = sound(parts, index, groups)
+    def broken(parts, index, groups, z):
+        losses, found = sound(parts, index, groups, z)
         return losses * torch.tensor([1.0, torch.nan if next(calls) == 20 else 1.0]).double(), found
 
     job.objective.loss = broken
@@ -414,7 +414,7 @@ def test_members_of_a_fit_share_their_hyperparameters():
     flat[:, job.held] = 0.2
     walk = Walk.begin(flat, job.layout, None)
     for step, index in zip(range(8), job.batches(), strict=False):
-        job.advance(walk, index, step)
+        job.advance(walk, index, job.noise(job.groups.n_draws), step)
     moved = (walk.flat - flat)[:, job.held]
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-12, atol=1e-15)
     assert (moved != 0).all()

@@ -77,17 +77,18 @@ class FullGenerator(Generator):
 
     def _apply_products(self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor) -> tuple[Tensor, LayerTape]:
         m, n_draws, n_features = h.shape
-        products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[..., None], self._wide(parts, name), x[:, 0].mT)
+        wide = self._wide(parts, name)
+        products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[..., None], wide, x[:, 0].mT)
         products = products.view(m, n_features, -1)  # (M, H, n_out R)
         moved = (h @ products).view(m, n_draws, -1, x.shape[2]).mT
-        return moved + affine(x, parts[f"{name}.w"], parts[f"{name}.b"]), LayerTape(x, draws, (h, products))
+        return moved + affine(x, parts[f"{name}.w"], parts[f"{name}.b"]), LayerTape(x, draws, (h, products, wide))
 
     def _pull_products(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
-        h, products = tape.own
+        h, products, wide = tape.own
         by_moved = g.mT.flatten(2)  # (M, G, n_out R)
         by_products = (h.mT @ by_moved).unflatten(-1, g.shape[:1:-1]).flatten(1, 2)  # (M, H n_out, R)
         by_x, by_w, by_b = pull_affine(tape.x, parts[f"{name}.w"], g)
-        by_x = by_x + (by_products.mT @ self._wide(parts, name))[:, None]
+        by_x = by_x + (by_products.mT @ wide)[:, None]
         by_wide = (by_products @ tape.x[:, 0]).unflatten(1, (h.shape[2], -1))  # (M, H, n_out, n_in)
         found = {
             f"{name}.w": by_w,

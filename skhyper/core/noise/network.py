@@ -205,13 +205,20 @@ class StochasticMLP:
         outputs = h if prior is None else h + prior
         return Tape(outputs, x, disturbance, draws, layers, hidden)
 
-    def pull(self, parts: Parts, tape: Tape, g: Tensor, spread: bool = False) -> dict[str, Tensor]:
+    @property
+    def lowest_noisy(self) -> int:
+        """The number of the first layer that has noise."""
+        return len(self.hidden) if self.last_only else 0
+
+    def pull(self, parts: Parts, tape: Tape, g: Tensor, spread: bool = False, lowest: int = 0) -> dict[str, Tensor]:
         """The gradients of a loss by the blocks, from that by the outputs, (M, G, R, O).
 
         Parameters
         ----------
         spread : bool
             Whether the factors rho of the noise are wanted; where they are not, they may be missing.
+        lowest : int
+            The first layer whose gradients are wanted; above 0 only those of the layers are given.
         """
         wanted = spread or self.generator.learns_features
         pull_activation = ACTIVATIONS[self.activation].pull
@@ -220,6 +227,8 @@ class StochasticMLP:
         for i, (name, _, generator) in reversed(list(enumerate(self.layers))):
             pulled = generator.pull(parts, name, tape.layers[i], by_h, wanted)
             found |= pulled.parts
+            if 0 < i == lowest:
+                return found
             if pulled.features is not None:
                 by_features = pulled.features if by_features is None else by_features + pulled.features
             by_h = pull_activation(pulled.x, *tape.hidden[i - 1]) if i else pulled.x

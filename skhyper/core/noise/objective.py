@@ -102,12 +102,15 @@ class Objective:
             prior = self.prior.gather(1, index[..., None].expand(-1, -1, self.prior.shape[-1]))
         return Batch(x, y, weight[..., 0], prior)
 
-    def loss(self, parts: Parts, index: Tensor, groups: Groups) -> tuple[Tensor, dict[str, Tensor]]:
-        """The losses of the members on rows (M, B), (M,), and their gradients by the blocks, all without the prior."""
+    def loss(self, parts: Parts, index: Tensor, groups: Groups, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses of the members on rows (M, B), (M,), and their gradients by the blocks, all without the prior.
+
+        z is the noise of the groups, (M, G, d).
+        """
         g, r, repeated = groups
         network, noise = self.model.network, self.model.noise
         batch = self.batch(index[:, : r if repeated else g * r]).grouped((1, r) if repeated else (g, r))
-        tape = network.forward(parts, batch.x, self.noise(len(index), g), batch.prior, self.generator)
+        tape = network.forward(parts, batch.x, z, batch.prior, self.generator)
         scored = noise.score(parts, tape.outputs, batch.y)
         if repeated:
             share = batch.weight / r
@@ -143,7 +146,7 @@ class Objective:
         share = batch.weight / batch.weight.sum(2, keepdim=True)
         _, by_log_p = self._pooled(scored.log_p, share, 1.0)
         by_outputs, _ = noise.pull(parts, scored, by_log_p, torch.zeros_like(share))
-        found = network.pull(parts, tape, by_outputs, spread=True)
+        found = network.pull(parts, tape, by_outputs, spread=True, lowest=network.lowest_noisy)
         return torch.cat([found[name].reshape(len(held), -1) for name in self.held_names], 1)
 
     def spread(self, parts: Parts, z: Tensor) -> Tensor:

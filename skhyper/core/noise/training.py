@@ -22,6 +22,8 @@ ROLLBACK_RATE = 0.3
 
 # Steps from one look at held-out rows to the next, and draws in it.
 HELD_EVERY, HELD_DRAWS = 8, 4
+# Steps whose noise is drawn at once.
+STOCK = 32
 # Standard deviation of the prior of hyperparameters.
 HELD_STD = 1.0
 # Length of the running average in steps so far.
@@ -136,6 +138,11 @@ class Trainer:
         """z of every member, (M, n_draws, d)."""
         return self.objective.noise(self.n_members, n_draws)
 
+    def noises(self, n_draws: int) -> Iterator[Tensor]:
+        """z of every member for one step after another; many at once cost little more than one."""
+        while True:
+            yield from self.objective.noise(STOCK * self.n_members, n_draws).unflatten(0, (STOCK, self.n_members))
+
     def batches(self) -> Iterator[Tensor]:
         """Rows of each step, (M, B)."""
         if not self.full_batch:
@@ -181,11 +188,11 @@ class Trainer:
         z_eval, z_spread = self.noise(n_eval), self.noise(10)
         every = max(1, settings.n_steps // settings.n_evaluations)
         curve: list[Record] = []
-        batches = self.batches()
+        batches, noises = self.batches(), self.noises(self.groups.n_draws)
         averaged = 0.0 if self.held_rows is None else AVERAGED
         since = 0
         for step in range(settings.n_steps):
-            self.advance(walk, next(batches), step)
+            self.advance(walk, next(batches), next(noises), step)
             walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * (step + 1)))
             since += 1
             if since == every or step + 1 == settings.n_steps:
@@ -200,9 +207,9 @@ class Trainer:
                 watch(record)
         return Trained(walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done))
 
-    def advance(self, walk: "Walk", index: Tensor, step: int) -> None:
-        """One update of all members on rows (M, B)."""
-        losses, found = self.objective.loss(walk.parts, index, self.groups)
+    def advance(self, walk: "Walk", index: Tensor, z: Tensor, step: int) -> None:
+        """One update of all members on rows (M, B) with noise (M, G, d)."""
+        losses, found = self.objective.loss(walk.parts, index, self.groups, z)
         if step % HELD_EVERY == 0:
             walk.held_gradient = self.held_gradient(walk)
         walk.total += losses
