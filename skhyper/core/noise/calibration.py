@@ -6,10 +6,13 @@ of the residuals that c was fitted to: so it is taken from sigma^2 again. With v
 and D that of the variance between members, sigma^2 is multiplied by 1 - D / v, and by no less than `LEAST`.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from .likelihood import Homoscedastic, marginal
+from .layout import Parts
+from .likelihood import Homoscedastic, NoiseModel, marginal
 from .objective import Model, Rows, Waves, held_out_outputs
 from .predictive import best_log_factor
 
@@ -19,34 +22,78 @@ CALIBRATION_STD = 0.5
 LEAST = 0.25
 
 
+class Gain(NamedTuple):
+    """Of the log likelihood of a row, and its standard error."""
+
+    mean: float
+    error: float
+
+
+class Calibrated(NamedTuple):
+    """The log factor of sigma, (T,), or the log temperature, (1,), and log p of held-out rows with it, (M, n_val)."""
+
+    factor: Tensor
+    log_p: Tensor
+
+
+def fit_factor(noise: NoiseModel, parts: Parts, outputs: Tensor, y: Tensor, weight: Tensor) -> Calibrated:
+    """The factor that held-out rows ask for, each under its member's own mixture.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (M, S, n_val, O)
+    y : Tensor of shape (M, n_val, T)
+    weight : Tensor of shape (M, n_val)
+    """
+    weight = weight * (weight.numel() / weight.sum()) / len(weight)
+    y = y[:, None]
+    if isinstance(noise, Homoscedastic):
+        log_sigma = noise.log_sigma(parts, outputs)
+        residual = (y - outputs[..., : noise.n_targets]) * torch.exp(-log_sigma)
+
+        def by_target(c: Tensor) -> Tensor:
+            c = c.to(residual)
+            return marginal(-0.5 * (residual * torch.exp(-c)).square() - log_sigma - c, 1.0)
+
+        def score(c: Tensor) -> Tensor:
+            return (by_target(c) * weight[..., None]).sum((0, 1)).double().cpu()
+
+        factor = best_log_factor(score, noise.n_targets, CALIBRATION_STD)
+        return Calibrated(factor, by_target(factor).sum(-1))
+
+    def of_classes(c: Tensor) -> Tensor:
+        return marginal((torch.log_softmax(outputs * torch.exp(-c.to(outputs)), -1) * y).sum(-1), 1.0)
+
+    factor = best_log_factor(lambda c: (of_classes(c) * weight).sum().double().cpu()[None], 1, CALIBRATION_STD)
+    return Calibrated(factor, of_classes(factor))
+
+
 @torch.no_grad()
 def calibrate(model: Model, flat: Tensor, bank: Tensor, waves: Waves | None, rows: Rows, held: Tensor) -> Tensor:
     """The log factor of sigma, (T,), or the log temperature, (1,), that held-out rows (M, n_val) ask for."""
-    parts = model.layout.split(flat)
-    outputs = held_out_outputs(model, rows.x, held, parts, bank, waves)  # (M, S, n_val, O)
-    y, weight = rows.y[held][:, None], rows.weight[held]
-    weight = weight * (weight.numel() / weight.sum()) / len(held)
-    if isinstance(model.noise, Homoscedastic):
-        log_sigma = model.noise.log_sigma(parts, outputs)
-        residual = (y - outputs[..., : model.noise.n_targets]) * torch.exp(-log_sigma)
+    parts, noise = model.layout.split(flat), model.noise
+    outputs = held_out_outputs(model, rows.x, held, parts, bank, waves)
+    weight = rows.weight[held]
+    factor = fit_factor(noise, parts, outputs, rows.y[held], weight).factor
+    if len(held) == 1 or not isinstance(noise, Homoscedastic):
+        return factor
+    log_sigma = noise.log_sigma(parts, outputs)
+    variance = torch.exp(2 * (log_sigma + factor.to(log_sigma)))
+    variance = variance.expand(*outputs.shape[:-1], noise.n_targets).mean(1)
+    share = _mean(disagreement(model, flat, bank, waves, rows, held), weight) / _mean(variance, weight)
+    return factor + 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu()
 
-        def score(c: Tensor) -> Tensor:
-            c = c.to(residual)
-            log_p = -0.5 * (residual * torch.exp(-c)).square() - log_sigma - c
-            return (marginal(log_p, 1.0) * weight[..., None]).sum((0, 1)).double().cpu()
 
-        factor = best_log_factor(score, model.noise.n_targets, CALIBRATION_STD)
-        if len(held) == 1:
-            return factor
-        variance = torch.exp(2 * (log_sigma + factor.to(log_sigma))).expand_as(residual).mean(1)
-        share = _mean(disagreement(model, flat, bank, waves, rows, held), weight) / _mean(variance, weight)
-        return factor + 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu()
-
-    def score_classes(c: Tensor) -> Tensor:
-        log_p = (torch.log_softmax(outputs * torch.exp(-c.to(outputs)), -1) * y).sum(-1)
-        return (marginal(log_p, 1.0) * weight).sum().double().cpu()[None]
-
-    return best_log_factor(score_classes, 1, CALIBRATION_STD)
+def gain_of_noise(model: Model, flat: Tensor, z: Tensor, waves: Waves | None, rows: Rows, held: Tensor) -> Gain:
+    """What the draws z gain in the log likelihood of held-out rows over weights without noise, each with its factor."""
+    parts, y, weight = model.layout.split(flat), rows.y[held], rows.weight[held]
+    noisy, plain = (
+        fit_factor(model.noise, parts, held_out_outputs(model, rows.x, held, parts, draws, waves), y, weight).log_p
+        for draws in (z, torch.zeros_like(z[:, :1]))
+    )
+    share, gain = weight / weight.sum(), noisy - plain
+    mean = (share * gain).sum()
+    return Gain(float(mean), float((share * (gain - mean)).square().sum().sqrt()))
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ class FullGenerator(Generator):
         rate = self.spread_rate / sqrt(shape.n_in * h)
         size, precision = shape.n_in * shape.n_out, shape.n_in * float(h)
         return {
-            f"{name}.dw": Block((h, size), scale / sqrt(shape.n_in * h), rate=rate, precision=precision),
+            f"{name}.dw": Block((h, size), scale / sqrt(shape.n_in * h), 0.0, rate, precision, perturbs=True),
             f"{name}.db": Block(
-                (h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * self.spread_rate / sqrt(h), precision=h
+                (h, shape.n_out), 0.3 * scale / sqrt(h), 0.0, 0.3 * self.spread_rate / sqrt(h), h, perturbs=True
             ),
         }
 

@@ -18,7 +18,8 @@ Parts = Mapping[str, Tensor]
 class Block(NamedTuple):
     """A named part: drawn from N(center, std^2), with its own learning rate and its own share of the decay.
 
-    What is `held` is a hyperparameter: it follows the loss of held-out rows, and stays where it is without any.
+    What `perturbs` is multiplied by noise. What is `held` is a hyperparameter: it follows the loss of held-out rows,
+    and stays where it is without any.
     """
 
     shape: tuple[int, ...]
@@ -27,6 +28,7 @@ class Block(NamedTuple):
     rate: float = 1.0
     precision: float = 0.0  # of its Gaussian prior, in units of alpha
     held: bool = False
+    perturbs: bool = False
 
 
 @dataclass(frozen=True)

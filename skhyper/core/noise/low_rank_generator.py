@@ -29,8 +29,8 @@ class LowRankGenerator(Generator):
         return {
             f"{name}.c": Block((h, r), 1 / sqrt(h), rate=rate / sqrt(h), precision=h),
             f"{name}.u": Block((n, r), 1 / sqrt(n), rate=rate / sqrt(n), precision=n),
-            f"{name}.v": Block((r, shape.n_out), scale / sqrt(r), rate=rate / sqrt(r), precision=r),
-            f"{name}.db": Block((h, shape.n_out), 0.3 * scale / sqrt(h), rate=0.3 * rate / sqrt(h), precision=h),
+            f"{name}.v": Block((r, shape.n_out), scale / sqrt(r), 0.0, rate / sqrt(r), r, perturbs=True),
+            f"{name}.db": Block((h, shape.n_out), 0.3 * scale / sqrt(h), 0.0, 0.3 * rate / sqrt(h), h, perturbs=True),
         }
 
     def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> tuple[Tensor, LayerTape]:

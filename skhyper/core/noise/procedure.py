@@ -36,6 +36,8 @@ class Fit(NamedTuple):
     curve: list[Record]
     n_rollbacks: int
     optimizer: tuple[Tensor, Tensor, int]
+    n_steps: int
+    dropped: bool  # whether the noise was
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def run_alphas(
         back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
         first, second, done = trained.optimizer
         curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
-        fits.append(Fit(back, curve, int(trained.n_rollbacks[own].sum()), (first[own], second[own], done)))
+        n_rollbacks = int(trained.n_rollbacks[own].sum())
+        fits.append(Fit(back, curve, n_rollbacks, (first[own], second[own], done), trained.n_steps, trained.dropped))
     return fits
 
 

@@ -4,6 +4,9 @@ Hyperparameters of the layout follow another loss, the negative log marginal lik
 the members of a fit, with a prior about zero: they move alike in all of its members. Where there are held-out rows,
 what they judge, and what is kept, is a running average of the weights over the last tenth of the steps so far; members
 of a fit stop alike, where the mean of their losses is lowest.
+
+Noise may be on trial: where it gains held-out rows no more than the standard error of that gain, it is dropped, and
+the time that it would have cost goes into further steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .calibration import gain_of_noise
 from .dealing import Dealing, Groups, arrange, minibatches
 from .layout import Layout
 from .objective import Model, Objective, Rows, Waves
@@ -58,6 +62,10 @@ class Settings:
         Lines in the curves.
     n_eval_draws : int
         Draws by which held-out rows are judged.
+    trial : float
+        Share of the steps after which noise is dropped that held-out rows see no use for; 0: never.
+    spared : float
+        Steps for each one that was left, where noise is dropped.
     optimizer : str
         "adam", or "sgd": with momentum beta1.
     beta1, beta2 : float
@@ -75,6 +83,8 @@ class Settings:
     dealing: Dealing = Dealing.SHARED
     n_evaluations: int = 50
     n_eval_draws: int = 16
+    trial: float = 0.0
+    spared: float = 1.0
     optimizer: str = "adam"
     beta1: float = 0.9
     beta2: float = 0.98
@@ -96,6 +106,8 @@ class Trained(NamedTuple):
     curve: list[Record]
     n_rollbacks: Tensor  # (M,)
     optimizer: tuple[Tensor, Tensor, int]  # moments and number of steps, where another run may go on
+    n_steps: int
+    dropped: bool  # whether the noise was
 
 
 @dataclass
@@ -123,7 +135,9 @@ class Trainer:
         n_train = self.train_rows.shape[1]
         self.full_batch = settings.batch_size >= n_train
         batch = n_train if self.full_batch else settings.batch_size
+        self.batch_size = batch
         self.groups: Groups = arrange(settings.dealing, batch, settings.n_draws)
+        self.n_steps, self.dropped = settings.n_steps, False
         self.held = layout.spread("held").to(like.device).nonzero()[:, 0]  # columns that follow held-out rows
         if self.held_rows is not None:
             size = min(batch, self.held_rows.shape[1])
@@ -140,8 +154,13 @@ class Trainer:
 
     def noises(self, n_draws: int) -> Iterator[Tensor]:
         """z of every member for one step after another; many at once cost little more than one."""
+        while not self.dropped:
+            for z in self.objective.noise(STOCK * self.n_members, n_draws).unflatten(0, (STOCK, self.n_members)):
+                if self.dropped:
+                    break
+                yield z
         while True:
-            yield from self.objective.noise(STOCK * self.n_members, n_draws).unflatten(0, (STOCK, self.n_members))
+            yield torch.zeros_like(z[:, :1])
 
     def batches(self) -> Iterator[Tensor]:
         """Rows of each step, (M, B)."""
@@ -158,6 +177,8 @@ class Trainer:
         """Of the held-out loss by the hyperparameters, the mean over the members of a fit: (M, their number)."""
         if self.held_rows is None or not len(self.held):
             return walk.flat.new_zeros(self.n_members, len(self.held))
+        if self.dropped:
+            return torch.zeros_like(walk.held_gradient)
         own = self.objective.held_out_slope(walk.parts, self.noise(HELD_DRAWS), next(self.held_batches))
         mean = own.unflatten(0, (self.n_fits, -1)).mean(1, keepdim=True)
         n_rows = self.held_rows.numel() / self.n_fits
@@ -167,10 +188,10 @@ class Trainer:
     def rate(self, step: int) -> float:
         """The learning rate of a step: up, level, and down to zero."""
         settings = self.settings
-        rise = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.n_steps))
+        rise = min(1.0, (step + 1) / max(1.0, settings.warmup * self.n_steps))
         fall = 1.0
         if settings.decay_from < 1:
-            fall = min(1.0, (1 - step / settings.n_steps) / (1 - settings.decay_from))
+            fall = min(1.0, (1 - step / self.n_steps) / (1 - settings.decay_from))
         return settings.learning_rate * rise * fall
 
     @torch.inference_mode()
@@ -191,21 +212,44 @@ class Trainer:
         batches, noises = self.batches(), self.noises(self.groups.n_draws)
         averaged = 0.0 if self.held_rows is None else AVERAGED
         since = 0
-        for step in range(settings.n_steps):
+        trial = int(settings.trial * settings.n_steps)
+        step = 0
+        while step < self.n_steps:
+            if 0 < step == trial and self.try_noise(walk, step, z_eval):
+                z_eval, z_spread = torch.zeros_like(z_eval[:, :1]), torch.zeros_like(z_spread)
             self.advance(walk, next(batches), next(noises), step)
-            walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * (step + 1)))
+            step += 1
+            walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
             since += 1
-            if since == every or step + 1 == settings.n_steps:
+            if since == every or step == self.n_steps:
                 held = walk.best_loss.new_full((self.n_members,), torch.nan)
                 if self.held_rows is not None:
                     held = self.objective.held_out_loss(averages, z_eval, self.held_rows)
                 spread = self.objective.spread(averages, z_spread)
-                record = Record(step + 1, walk.total / since + self.penalty(walk.flat), held, spread)
+                record = Record(step, walk.total / since + self.penalty(walk.flat), held, spread)
                 walk.settle(held, self.n_fits, judged=self.held_rows is not None)
                 since = 0
                 curve.append(record)
                 watch(record)
-        return Trained(walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done))
+        if self.dropped:
+            walk.best[:, self.layout.spread("perturbs").to(self.held.device) > 0] = 0.0
+        return Trained(
+            walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done), self.n_steps, self.dropped
+        )
+
+    def try_noise(self, walk: "Walk", step: int, z: Tensor) -> bool:
+        """Whether noise is dropped, since it gains held-out rows too little; the best weights are then judged anew."""
+        held = self.held_rows
+        if held is None:
+            return False
+        gain = gain_of_noise(self.model, walk.average, z, self.waves, self.rows, held)
+        if gain.mean > gain.error:
+            return False
+        self.dropped, self.groups = True, Groups(1, self.batch_size, True)
+        self.n_steps = step + round(self.settings.spared * (self.n_steps - step))
+        best = self.objective.held_out_loss(self.layout.split(walk.best), torch.zeros_like(z[:, :1]), held)
+        walk.best_loss = pooled(best, self.n_fits)
+        return True
 
     def advance(self, walk: "Walk", index: Tensor, z: Tensor, step: int) -> None:
         """One update of all members on rows (M, B) with noise (M, G, d)."""
@@ -228,6 +272,12 @@ class Trainer:
         walk.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
         scale = (walk.second / (1 - b2**walk.done)).sqrt_().add_(1e-8)
         return walk.first / scale / (1 - b1**walk.done)
+
+
+def pooled(losses: Tensor, n_fits: int) -> Tensor:
+    """For each member the mean over those of its fit whose loss is a number, (M,)."""
+    means = losses.unflatten(0, (n_fits, -1)).nanmean(1, keepdim=True)
+    return means.expand(-1, len(losses) // n_fits).flatten()
 
 
 @dataclass
@@ -265,11 +315,10 @@ class Walk:
         sound = torch.isfinite(self.total) & torch.isfinite(self.flat).all(1)
         if judged:
             sound &= torch.isfinite(held)
-        pooled = torch.where(sound, held, torch.nan).unflatten(0, (n_fits, -1)).nanmean(1, keepdim=True)
-        pooled = pooled.expand(-1, len(held) // n_fits).flatten()
-        better = sound & (pooled < self.best_loss) if judged else sound
+        common = pooled(torch.where(sound, held, torch.nan), n_fits)
+        better = sound & (common < self.best_loss) if judged else sound
         self.best[better] = self.average[better]
-        self.best_loss[better] = pooled[better]
+        self.best_loss[better] = common[better]
         self.total = torch.zeros_like(self.total)
         lost = ~sound
         if bool(lost.any()):
