@@ -276,8 +276,7 @@ class Trainer:
 
 def pooled(losses: Tensor, n_fits: int) -> Tensor:
     """For each member the mean over those of its fit whose loss is a number, (M,)."""
-    means = losses.unflatten(0, (n_fits, -1)).nanmean(1, keepdim=True)
-    return means.expand(-1, len(losses) // n_fits).flatten()
+    return losses.unflatten(0, (n_fits, -1)).nanmean(1).repeat_interleave(len(losses) // n_fits)
 
 
 @dataclass
