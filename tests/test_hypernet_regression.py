@@ -124,3 +124,65 @@ def test_a_fit_without_conformal_rows_forgets_their_scores():
 def test_where_conformal_rows_cannot_be(spoil, message):
     with pytest.raises(ValueError, match=message):
         spoil()
+
+
+@pytest.fixture(scope="module")
+def skewed():
+    """Errors of two sizes: no Gaussian fits."""
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1, 1, (600, 2))
+    scale = np.where(rng.uniform(size=600) < 0.85, 0.05, 1.0)
+    return X, X[:, 0] + scale * rng.standard_normal(600)
+
+
+def test_noise_is_kept_where_errors_are_not_gaussian(skewed):
+    """Held-out rows find heavy tails in the mixture that the plain network cannot have."""
+    X, y = skewed
+    settings = {"max_iter": 200, "n_samples": 16, "hidden_layer_sizes": (50,)}
+    model = regressor(**settings).fit(X[:400], y[:400])
+    plain = regressor(generator="none", **settings).fit(X[:400], y[:400])
+    assert not model.noise_dropped_
+    assert model.weight_spread_curve_[-1] > 0
+    assert model.log_prob(X[400:], y[400:]).mean() > plain.log_prob(X[400:], y[400:]).mean() + 0.1
+
+
+def test_noise_is_dropped_where_it_has_no_use():
+    X = np.random.RandomState(0).uniform(-1, 1, (300, 2))
+    y = X[:, 0] + X[:, 1] ** 2
+    model = regressor(max_iter=100).fit(X, y)
+    assert model.noise_dropped_
+    assert model.weight_spread_curve_[-1] == 0
+    members = {tuple(f(X[:3])) for f in model.sample_functions(8, random_state=0)}
+    assert len(members) <= 2  # functions differ by member alone
+    assert not regressor(max_iter=100, noise_trial=0.0).fit(X, y).noise_dropped_
+
+
+def test_updates_are_more_where_noise_is_dropped_and_their_number_is_free(monkeypatch):
+    monkeypatch.setattr("skhyper.estimators.hypernet_options.MIN_STEPS", 100)
+    monkeypatch.setattr("skhyper.estimators.hypernet_options.MAX_STEPS", 100)
+    X = np.random.RandomState(0).uniform(-1, 1, (300, 2))
+    model = regressor(max_iter="auto").fit(X, X[:, 0])
+    assert model.noise_dropped_
+    assert model.t_ == 20 + 1.5 * 80
+    assert regressor(max_iter=20).fit(X, X[:, 0]).t_ == 20 * (300 // 32)
+
+
+def test_mirrored_draws_have_the_mean_of_their_middle():
+    """In the last layer, pairs of opposite draws leave the mean where it is."""
+    model = regressor(n_samples=8, noise_trial=0.0).fit(X, Y)
+    np.testing.assert_allclose(model.predict(X, n_samples=2), model.predict(X), rtol=1e-12)
+    everywhere = regressor(n_samples=8, noise_trial=0.0, noise_layers="all").fit(X, Y)
+    assert not np.allclose(everywhere.predict(X, n_samples=2), everywhere.predict(X), rtol=1e-9)
+
+
+def test_members_share_no_hidden_noise_in_the_last_layer():
+    """A linear model's only layer is the last."""
+    model = regressor(hidden_layer_sizes=(), noise_trial=0.0).fit(X, Y)
+    assert model.weight_spread_curve_[-1] > 0
+    assert model.score(X, Y) > 0.5
+
+
+@pytest.mark.parametrize(("name", "value"), [("noise_layers", "first"), ("noise_trial", 1.0), ("noise_trial", -0.1)])
+def test_wrong_noise_parameters(name, value):
+    with pytest.raises(ValueError, match=f"'{name}' parameter of HypernetRegressor"):
+        regressor(**{name: value}).fit(X, Y)

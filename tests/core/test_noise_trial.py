@@ -1,0 +1,107 @@
+"""Noise on trial: what it gains on held-out rows, and training without it where that is nothing."""
+
+import numpy as np
+import pytest
+import torch
+from noise_problems import GENERATORS, make_model, normal, seeded
+from scipy import stats
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from skhyper.core.noise.calibration import CALIBRATION_STD, Gain, gain_of_noise
+from skhyper.core.noise.dealing import Dealing, hold_out
+from skhyper.core.noise.likelihood import Categorical, Homoscedastic
+from skhyper.core.noise.objective import Rows
+from skhyper.core.noise.training import Settings, Trainer
+
+N_STEPS, TRIAL = 40, 0.25
+
+
+def trainer(generator="full", noise=None, last_only=True, held=True, **settings):
+    """Two members; targets are pure noise, so that there is nothing to gain."""
+    model, flat = make_model(GENERATORS[generator], noise=noise or Homoscedastic(2), last_only=last_only)
+    data = Rows(normal(60, 3, seed=5), normal(60, 2, seed=6), 0.5 + normal(60, seed=7).abs())
+    train, test = hold_out(2, 0.25, data.y[:, 0], torch.zeros(60, dtype=torch.bool), seeded())
+    chosen = Settings(
+        N_STEPS, 6, **{"n_draws": 6, "trial": TRIAL, "spared": 1.5, "n_evaluations": 8, "exponent": 1.0, **settings}
+    )
+    return Trainer(model, data, train, test if held else None, None, chosen, seeded(4), 45.0), flat
+
+
+def best_mean(log_density, weight):
+    """Log likelihood of each row with the factor exp(c) that maximises their weighted sum less its prior."""
+    found = minimize_scalar(
+        lambda c: c**2 / (2 * CALIBRATION_STD**2) - (weight * log_density(c)).sum(), (-0.1, 0.1), tol=1e-10
+    )
+    return log_density(found.x)
+
+
+def test_the_gain_is_the_difference_of_two_calibrated_log_likelihoods():
+    job, flat = trainer(noise=Homoscedastic(1))
+    rows = job.rows._replace(y=job.rows.y[:, :1])
+    z, held, parts = normal(2, 6, 3, seed=9), job.held_rows, job.layout.split(flat)
+    found = gain_of_noise(job.model, flat, z, None, rows, held)
+    y, weight = rows.y[held][..., 0].numpy(), rows.weight[held].numpy()
+    sums = weight * (weight.size / weight.sum()) / 2  # as many as a member holds out
+    log_p = []
+    for draws in (z, 0 * z[:, :1]):
+        means = job.model.network.outputs(parts, rows.x[held], draws, None)[..., 0].numpy()
+        sigma = parts["log_sigma"].exp().numpy()[:, :, None]
+
+        def log_density(c, means=means, sigma=sigma):
+            each = stats.norm.logpdf(y[:, None], means, sigma * np.exp(c))
+            return logsumexp(each, axis=1) - np.log(means.shape[1])
+
+        log_p.append(best_mean(log_density, sums))
+    gain, share = log_p[0] - log_p[1], weight / weight.sum()
+    assert found.mean == pytest.approx((share * gain).sum(), abs=1e-5)
+    assert found.error == pytest.approx(np.sqrt(np.sum((share * (gain - found.mean)) ** 2)), rel=1e-3)
+
+
+@pytest.mark.parametrize("last_only", [False, True])
+@pytest.mark.parametrize("generator", ["full", "low rank"])
+@pytest.mark.parametrize("dealing", [Dealing.SHARED, Dealing.DEALT])
+def test_noise_that_gains_nothing_is_dropped(monkeypatch, generator, last_only, dealing):
+    """No draw moves the outputs at the end, steps are more, and the best weights are the best without noise."""
+    monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.1, 0.2))
+    job, flat = trainer(generator, last_only=last_only, dealing=dealing)
+    trained = job.run(flat)
+    assert trained.dropped
+    assert trained.n_steps == trained.curve[-1].step == 10 + 45
+    parts = job.layout.split(trained.flat)
+    first, second = (job.model.network.outputs(parts, normal(1, 5, 3), normal(2, 4, 3, seed=s), None) for s in (1, 2))
+    torch.testing.assert_close(first, second, rtol=1e-13, atol=1e-13)
+    spreads = torch.stack([record.spread for record in trained.curve])
+    assert (spreads[:2] > 0).all()
+    assert (spreads[2:] == 0).all()
+    best = job.objective.held_out_loss(parts, torch.zeros(2, 1, 3, dtype=torch.float64), job.held_rows).mean()
+    losses = torch.stack([record.held_out.mean() for record in trained.curve[2:]])
+    assert best <= losses.min() + 1e-12
+
+
+@pytest.mark.parametrize("settings", [{"trial": 0.0}, {"held": False}])
+def test_noise_is_not_tried_without_need_or_rows(settings):
+    job, flat = trainer(**settings)
+    trained = job.run(flat)
+    assert not trained.dropped
+    assert trained.n_steps == N_STEPS
+
+
+def test_noise_that_gains_is_kept(monkeypatch):
+    """And the trial leaves no trace."""
+    monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.3, 0.2))
+    job, flat = trainer()
+    trained = job.run(flat)
+    assert not trained.dropped
+    other, _ = trainer(trial=0.0)
+    assert torch.equal(trained.flat, other.run(flat).flat)
+
+
+def test_labels_have_a_gain_too():
+    job, flat = trainer(noise=Categorical(2))
+    rows = job.rows._replace(y=torch.eye(2, dtype=torch.float64)[(job.rows.y[:, 0] > 0).long()])
+    gain = gain_of_noise(job.model, flat, normal(2, 6, 3, seed=9), None, rows, job.held_rows)
+    assert np.isfinite(gain.mean)
+    assert gain.error > 0
+    none = gain_of_noise(job.model, flat, torch.zeros(2, 2, 3).double(), None, rows, job.held_rows)
+    assert none.mean == pytest.approx(0, abs=1e-12)
