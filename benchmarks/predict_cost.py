@@ -4,7 +4,9 @@
 is held against 100 times `MLPRegressor.predict` of the same hidden layers (at most 1) and against the matrix products
 that 100 networks cannot do without (at most 1.3): their weights are given, all draws are one product in the first
 layer, and further layers are batched products. Both in processor time on one thread, the smallest of several
-interleaved repeats, so that other programs on the machine have little to say.
+interleaved repeats, so that other programs on the machine have little to say. With noise in the last layer alone, the
+default, hidden units are computed once and the mean needs the sum of the draws' last layers; standard deviations need
+every draw's output. Noise is not on trial here, so that draws differ.
 
 It also checks that predictions depend neither on the order of rows nor on which rows are predicted together.
 """
@@ -24,8 +26,9 @@ from benchmarks.runner import RESULTS
 from skhyper import HypernetRegressor
 
 N_ROWS, N_DRAWS = 10_000, 100
-# Columns, hidden layers, activation of ours; MLPRegressor's is relu.
-NETWORKS = ((8, (50,), "silu"), (8, (50,), "relu"), (20, (50, 50), "silu"), (20, (50, 50), "relu"))
+# Columns, hidden layers; layers with noise and activation of ours; MLPRegressor's is relu.
+SIZES = ((8, (50,)), (20, (50, 50)))
+KINDS = (("last", "silu"), ("all", "silu"), ("all", "relu"))
 EXACT = 1e-12
 
 
@@ -63,20 +66,26 @@ def fastest(calls, repeats):
     return best
 
 
-def costs(p, hidden, activation, repeats, n_rows=N_ROWS, n_draws=N_DRAWS):
+def costs(p, hidden, layers, activation, repeats, n_rows=N_ROWS, n_draws=N_DRAWS):
     """One row of the table."""
     X, y = problem(p, 500)
     rows, _ = problem(p, n_rows, seed=1)
-    settings = {"n_estimators": 1, "n_samples": n_draws, "max_iter": 2, "random_state": 0, "activation": activation}
-    model = HypernetRegressor(hidden, **settings).fit(X, y)
+    settings = {"n_estimators": 1, "n_samples": n_draws, "max_iter": 2, "random_state": 0, "noise_trial": 0.0}
+    model = HypernetRegressor(hidden, activation=activation, noise_layers=layers, **settings).fit(X, y)
     mlp = MLPRegressor(hidden_layer_sizes=hidden, max_iter=300, random_state=0).fit(X, y)
     x = torch.from_numpy(rows)
     floor = products(x, [*hidden, model._model.network.n_outputs], n_draws)
-    ours, one, least = fastest([lambda: model.predict(rows), lambda: mlp.predict(rows), floor], repeats)
-    name = f"{p}-{'-'.join(map(str, hidden))} {activation}"
+    calls = [
+        lambda: model.predict(rows),
+        lambda: model.predict(rows, return_std=True),
+        lambda: mlp.predict(rows),
+        floor,
+    ]
+    ours, both, one, least = fastest(calls, repeats)
     return {
-        "network": name,
+        "network": f"{p}-{'-'.join(map(str, hidden))} {activation}, noise in {layers}",
         "ours, s": ours,
+        "with std, s": both,
         "MLPRegressor, s": one,
         "products, s": least,
         "/ (draws x MLPRegressor)": ours / (n_draws * one),
@@ -107,16 +116,16 @@ def main(argv=None):
     arguments = cli.parse_args(argv)
     with threadpool_limits(1):
         torch.set_num_threads(1)
-        table = pd.DataFrame([costs(*network, arguments.repeats) for network in NETWORKS])
+        table = pd.DataFrame([costs(*size, *kind, arguments.repeats) for kind in KINDS for size in SIZES])
         changes = differences()
     table.round(6).to_csv(RESULTS / "predict_cost.csv", index=False)
     bars = []
-    for activation in ("silu", "relu"):
-        own = table[table["network"].str.endswith(activation)]
-        note = ", the default" if activation == "silu" else ", as MLPRegressor's"
+    for i, (layers, activation) in enumerate(KINDS):
+        own = table.iloc[i * len(SIZES) : (i + 1) * len(SIZES)]
+        kind = f"noise in {layers}, {activation}" + (", the default" if not i else "")
         limit = own["/ (draws x MLPRegressor)"].max(), own["/ products"].max()
-        bars += [bar(f"{activation}{note}: largest ratio to {N_DRAWS} x MLPRegressor.predict", limit[0], 1.0)]
-        bars += [bar(f"{activation}{note}: largest ratio to the matrix products", limit[1], 1.3)]
+        bars += [bar(f"{kind}: largest ratio to {N_DRAWS} x MLPRegressor.predict", limit[0], 1.0)]
+        bars += [bar(f"{kind}: largest ratio to the matrix products", limit[1], 1.3)]
     text = [
         "# The cost of predictions",
         "",
