@@ -107,7 +107,7 @@ def resolve_generator(estimator: Any, sizes: tuple[int, ...]) -> Generator:
         "dropout": float(estimator.hypernet_dropout),
         "residual": bool(estimator.residual),
         "scale_input": not estimator.residual,
-        "frames": estimator.draws == "shared",
+        "frames": estimator.draws == "shared" and estimator.noise_layers == "last",
     }
     if kind == "full":
         return FullGenerator(**common)

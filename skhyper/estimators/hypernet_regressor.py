@@ -36,10 +36,10 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
 
     over its training rows, with K draws a step, p Gaussian, s_i the sample weights (mean 1) and c_j the number of
     inputs of the layer that w_j belongs to. z has d entries, mean 0 and covariance I: orthogonal pairs of opposite
-    sign, of length sqrt(d); or N(0, I) where rows have draws of their own. By default the noise moves the last layer
-    alone, means and standard deviations alike: densities may be skewed or have heavy tails. The predictive distribution
-    is the mixture over members and over draws of a noise bank that is fixed at fit: predictions are deterministic and
-    do not depend on the other rows.
+    sign, of length sqrt(d), where draws are shared in the last layer; else N(0, I). By default the noise moves the last
+    layer alone, means and standard deviations alike: densities may be skewed or have heavy tails. The predictive
+    distribution is the mixture over members and over draws of a noise bank that is fixed at fit: predictions are
+    deterministic and do not depend on the other rows.
 
     Parameters
     ----------
@@ -76,9 +76,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     n_train_samples : int, default=16
         K, draws of the weights in a training step.
     draws : {"shared", "dealt", "row"}, default="shared"
-        "shared": each of the K draws sees the whole minibatch, and they come in orthogonal frames; "dealt": the
-        minibatch is dealt out over them; "row": each row has a draw of its own. The last two leave one draw a row,
-        from N(0, I), so that `objective` has no say.
+        "shared": each of the K draws sees the whole minibatch; "dealt": the minibatch is dealt out over them; "row":
+        each row has a draw of its own. The last two leave one draw a row, so that `objective` has no say.
     n_samples : int, default=16
         Draws of each member that predictions average, at least 1; made once, at fit.
     noise_model : {"homoscedastic", "heteroscedastic", "squared"}, default="heteroscedastic"
