@@ -12,11 +12,12 @@ from skhyper.core.noise.calibration import calibrate, disagreement
 from skhyper.core.noise.dealing import Dealing, arrange, hold_out, minibatches
 from skhyper.core.noise.full_generator import FullGenerator
 from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedastic, Homoscedastic, marginal
+from skhyper.core.noise.members import Walk
 from skhyper.core.noise.objective import Rows
 from skhyper.core.noise.procedure import Holding
 from skhyper.core.noise.rows import Data
 from skhyper.core.noise.scaling import moments, robust_scaling, standard_scaling, weighted_quantile
-from skhyper.core.noise.training import Settings, Trainer, Walk
+from skhyper.core.noise.training import Settings, Trainer
 
 DEALINGS = pytest.mark.parametrize("dealing", list(Dealing))
 NOISES = {

@@ -18,16 +18,13 @@ from torch import Tensor
 
 from .calibration import gain_of_noise
 from .dealing import Dealing, Groups, arrange, minibatches
-from .layout import Layout
+from .members import Walk, pooled
 from .objective import Model, Objective, Rows, Waves
-
-# A member that diverges goes on from its best weights with its learning rate times this.
-ROLLBACK_RATE = 0.3
 
 # Steps from one look at held-out rows to the next, and draws in it.
 HELD_EVERY, HELD_DRAWS = 8, 4
-# Steps whose noise is drawn at once.
-STOCK = 32
+# Steps whose noise is drawn at once, and numbers in it.
+STOCK, MAX_STOCK = 32, 2**20
 # Standard deviation of the prior of hyperparameters.
 HELD_STD = 1.0
 # Length of the running average in steps so far.
@@ -154,8 +151,10 @@ class Trainer:
 
     def noises(self, n_draws: int) -> Iterator[Tensor]:
         """z of every member for one step after another; many at once cost little more than one."""
+        m, d = self.n_members, self.model.network.generator.noise_dim
+        stock = max(1, min(STOCK, MAX_STOCK // (m * n_draws * d)))
         while not self.dropped:
-            for z in self.objective.noise(STOCK * self.n_members, n_draws).unflatten(0, (STOCK, self.n_members)):
+            for z in self.objective.noise(stock * m, n_draws).unflatten(0, (stock, m)):
                 if self.dropped:
                     break
                 yield z
@@ -173,7 +172,7 @@ class Trainer:
         """Minus the log prior of each member over n, (M,)."""
         return 0.5 * (self.decay * flat.square()).sum(1)
 
-    def held_gradient(self, walk: "Walk") -> Tensor:
+    def held_gradient(self, walk: Walk) -> Tensor:
         """Of the held-out loss by the hyperparameters, the mean over the members of a fit: (M, their number)."""
         if self.held_rows is None or not len(self.held):
             return walk.flat.new_zeros(self.n_members, len(self.held))
@@ -237,7 +236,7 @@ class Trainer:
             walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done), self.n_steps, self.dropped
         )
 
-    def try_noise(self, walk: "Walk", step: int, z: Tensor) -> bool:
+    def try_noise(self, walk: Walk, step: int, z: Tensor) -> bool:
         """Whether noise is dropped, since it gains held-out rows too little; the best weights are then judged anew."""
         held = self.held_rows
         if held is None:
@@ -251,7 +250,7 @@ class Trainer:
         walk.best_loss = pooled(best, self.n_fits)
         return True
 
-    def advance(self, walk: "Walk", index: Tensor, z: Tensor, step: int) -> None:
+    def advance(self, walk: Walk, index: Tensor, z: Tensor, step: int) -> None:
         """One update of all members on rows (M, B) with noise (M, G, d)."""
         losses, found = self.objective.loss(walk.parts, index, self.groups, z)
         if step % HELD_EVERY == 0:
@@ -262,7 +261,7 @@ class Trainer:
         step_size = self.rates * (self.rate(step) * walk.factor)
         walk.flat.addcmul_(step_size, self.direction(gradient, walk), value=-1.0)
 
-    def direction(self, gradient: Tensor, walk: "Walk") -> Tensor:
+    def direction(self, gradient: Tensor, walk: Walk) -> Tensor:
         """The optimiser's direction; the moments are updated in place."""
         b1, b2 = self.settings.beta1, self.settings.beta2
         walk.done += 1
@@ -272,56 +271,3 @@ class Trainer:
         walk.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
         scale = (walk.second / (1 - b2**walk.done)).sqrt_().add_(1e-8)
         return walk.first / scale / (1 - b1**walk.done)
-
-
-def pooled(losses: Tensor, n_fits: int) -> Tensor:
-    """For each member the mean over those of its fit whose loss is a number, (M,)."""
-    return losses.unflatten(0, (n_fits, -1)).nanmean(1).repeat_interleave(len(losses) // n_fits)
-
-
-@dataclass
-class Walk:
-    """Where a run stands: parameters, the optimiser's moments, and each member's best so far."""
-
-    flat: Tensor
-    parts: dict[str, Tensor]  # its blocks, as views
-    first: Tensor
-    second: Tensor
-    done: int
-    average: Tensor  # of the parameters
-    best: Tensor
-    best_loss: Tensor  # (M,), of all members of the fit
-    factor: Tensor  # (M, 1), of the learning rate
-    total: Tensor  # (M,), losses since the last evaluation
-    n_rollbacks: Tensor  # (M,)
-    held_gradient: Tensor  # of the hyperparameters, when held-out rows were last looked at
-
-    @classmethod
-    def begin(cls, start: Tensor, layout: Layout, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
-        """At `start`, with moments of an earlier run or none."""
-        first, second, done = optimizer or (torch.zeros_like(start), torch.zeros_like(start), 0)
-        m = len(start)
-        losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
-        flat = start.clone()
-        count = torch.zeros(m, dtype=torch.int64, device=start.device)
-        total, held = start.new_zeros(m), start.new_zeros(0)
-        average, best = start.clone(), start.clone()
-        parts = layout.split(flat)
-        return cls(flat, parts, first, second, done, average, best, losses, factor, total, count, held)
-
-    def settle(self, held: Tensor, n_fits: int, judged: bool) -> None:
-        """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
-        sound = torch.isfinite(self.total) & torch.isfinite(self.flat).all(1)
-        if judged:
-            sound &= torch.isfinite(held)
-        common = pooled(torch.where(sound, held, torch.nan), n_fits)
-        better = sound & (common < self.best_loss) if judged else sound
-        self.best[better] = self.average[better]
-        self.best_loss[better] = common[better]
-        self.total = torch.zeros_like(self.total)
-        lost = ~sound
-        if bool(lost.any()):
-            self.n_rollbacks += lost
-            self.flat[lost] = self.average[lost] = self.best[lost]
-            self.first[lost], self.second[lost] = 0.0, 0.0
-            self.factor[lost] *= ROLLBACK_RATE
