@@ -3,10 +3,10 @@
 import torch
 
 from skhyper.core.noise.full_generator import FullGenerator
-from skhyper.core.noise.likelihood import Homoscedastic
+from skhyper.core.noise.likelihood import Homoscedastic, marginal
 from skhyper.core.noise.low_rank_generator import LowRankGenerator
 from skhyper.core.noise.network import StochasticMLP
-from skhyper.core.noise.objective import Model
+from skhyper.core.noise.objective import Model, held_out_outputs
 from skhyper.core.noise.point_generator import PointGenerator
 
 GENERATORS = {
@@ -33,3 +33,11 @@ def make_model(generator, n_features=3, n_outputs=2, hidden=(6, 5), noise=None, 
     model = Model(StochasticMLP(n_features, noise.n_outputs, hidden, "tanh", generator, **options), noise)
     flat = model.layout.draw(2, seeded(1))
     return model, flat + 0.1 * normal(*flat.shape, seed=2)
+
+
+def held_out_loss(job, flat, z, rows):
+    """Negative log marginal likelihood of rows that the members of a trainer hold out, (M, n_val) -> (M,)."""
+    parts, weight = job.layout.split(flat), job.rows.weight[rows]
+    outputs = held_out_outputs(job.model, job.rows.x, rows, parts, z, job.waves)
+    log_p = marginal(job.model.noise.score(parts, outputs, job.rows.y[rows][:, None]).log_p, 1.0)
+    return -(weight * log_p).sum(1) / weight.sum(1)

@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from skhyper.core.noise.calibration import CALIBRATION_STD, Gain, gain_of_noise
+from skhyper.core.noise.calibration import CALIBRATION_STD, Gain, calibrated_losses, gain_of_noise
 from skhyper.core.noise.dealing import Dealing, hold_out
 from skhyper.core.noise.likelihood import Categorical, Homoscedastic
 from skhyper.core.noise.objective import Rows
@@ -74,7 +74,8 @@ def test_noise_that_gains_nothing_is_dropped(monkeypatch, generator, last_only, 
     spreads = torch.stack([record.spread for record in trained.curve])
     assert (spreads[:2] > 0).all()
     assert (spreads[2:] == 0).all()
-    best = job.objective.held_out_loss(parts, torch.zeros(2, 1, 3, dtype=torch.float64), job.held_rows).mean()
+    still = torch.zeros(2, 1, 3, dtype=torch.float64)
+    best = calibrated_losses(job.model, trained.flat, still, None, job.rows, job.held_rows, 1).mean()
     losses = torch.stack([record.held_out.mean() for record in trained.curve[2:]])
     assert best <= losses.min() + 1e-12
 
@@ -105,3 +106,20 @@ def test_labels_have_a_gain_too():
     assert gain.error > 0
     none = gain_of_noise(job.model, flat, torch.zeros(2, 2, 3).double(), None, rows, job.held_rows)
     assert none.mean == pytest.approx(0, abs=1e-12)
+
+
+def test_a_sigma_that_is_wrong_by_a_factor_costs_little_where_losses_are_calibrated():
+    """Of rows whose deviation is 1: with log sigma at -2 they lose e^4 / 2 each, and next to nothing calibrated."""
+    job, flat = trainer(noise=Homoscedastic(1))
+    rows = job.rows._replace(y=job.rows.y[:, :1])
+    flat = torch.zeros_like(flat)
+    job.layout.split(flat)["log_sigma"][:] = -2.0
+    arguments = job.model, flat, torch.zeros(2, 1, 3).double(), None, rows, job.held_rows
+    pooled, apart = calibrated_losses(*arguments, 1), calibrated_losses(*arguments, 2)
+    y, weight = rows.y[job.held_rows][..., 0], rows.weight[job.held_rows]
+    for found, groups in ((pooled, [[0, 1]]), (apart, [[0], [1]])):
+        for members in groups:
+            variance = float((weight[members] * y[members] ** 2).sum() / weight[members].sum())
+            least = 0.5 * np.log(2 * np.pi * variance) + 0.5  # at the maximum of the likelihood
+            mean = (weight[members].sum(1) * found[members]).sum() / weight[members].sum()
+            assert least - 1e-9 <= float(mean) < least + 0.5

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .layout import Parts
-from .likelihood import Homoscedastic, NoiseModel, marginal
+from .likelihood import LOG_2PI, Homoscedastic, NoiseModel, marginal
 from .objective import Model, Rows, Waves, held_out_outputs
 from .predictive import best_log_factor
 
@@ -53,7 +53,7 @@ def fit_factor(noise: NoiseModel, parts: Parts, outputs: Tensor, y: Tensor, weig
 
         def by_target(c: Tensor) -> Tensor:
             c = c.to(residual)
-            return marginal(-0.5 * (residual * torch.exp(-c)).square() - log_sigma - c, 1.0)
+            return marginal(-0.5 * ((residual * torch.exp(-c)).square() + LOG_2PI) - log_sigma - c, 1.0)
 
         def score(c: Tensor) -> Tensor:
             return (by_target(c) * weight[..., None]).sum((0, 1)).double().cpu()
@@ -82,6 +82,22 @@ def calibrate(model: Model, flat: Tensor, bank: Tensor, waves: Waves | None, row
     variance = variance.expand(*outputs.shape[:-1], noise.n_targets).mean(1)
     share = _mean(disagreement(model, flat, bank, waves, rows, held), weight) / _mean(variance, weight)
     return factor + 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu()
+
+
+def calibrated_losses(
+    model: Model, flat: Tensor, z: Tensor, waves: Waves | None, rows: Rows, held: Tensor, n_fits: int
+) -> Tensor:
+    """Negative log likelihood of each member's held-out rows with the factor that its fit's members ask for, (M,)."""
+    parts, weight = model.layout.split(flat), rows.weight[held]
+    outputs = held_out_outputs(model, rows.x, held, parts, z, waves)
+    size = len(flat) // n_fits
+    losses = []
+    for k in range(n_fits):
+        own = slice(k * size, (k + 1) * size)
+        part = {name: values[own] for name, values in parts.items()}
+        log_p = fit_factor(model.noise, part, outputs[own], rows.y[held[own]], weight[own]).log_p
+        losses.append(-(weight[own] * log_p).sum(1) / weight[own].sum(1))
+    return torch.cat(losses)
 
 
 def gain_of_noise(model: Model, flat: Tensor, z: Tensor, waves: Waves | None, rows: Rows, held: Tensor) -> Gain:

@@ -130,15 +130,11 @@ class Objective:
         losses = -(share[:, 0] * marginal(log_p, exponent)).sum(1)
         return losses, -share * torch.softmax(exponent * log_p, 1)
 
-    def held_out_loss(self, parts: Parts, z: Tensor, held: Tensor) -> Tensor:
-        """Negative log marginal likelihood of rows that each member holds out, (M, n_val) -> (M,)."""
-        outputs = held_out_outputs(self.model, self.rows.x, held, parts, z, self.waves)
-        scored = self.model.noise.score(parts, outputs, self.rows.y[held][:, None])
-        weight = self.rows.weight[held]
-        return self._pooled(scored.log_p, (weight / weight.sum(1, keepdim=True))[:, None], 1.0)[0]
-
     def held_out_slope(self, parts: Parts, z: Tensor, held: Tensor) -> Tensor:
-        """The gradient of `held_out_loss` by what follows held-out rows, (M, their number)."""
+        """The gradient by what follows held-out rows (M, n_val) of their negative log marginal likelihood.
+
+        That of a member is the mean over its rows, by their weights: (M, number of hyperparameters).
+        """
         network, noise = self.model.network, self.model.noise
         batch = self.batch(held).grouped((1, held.shape[1]))
         tape = network.forward(parts, batch.x, z, batch.prior)

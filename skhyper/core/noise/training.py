@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .calibration import gain_of_noise
+from .calibration import calibrated_losses, gain_of_noise
 from .dealing import Dealing, Groups, arrange, minibatches
 from .members import Walk, pooled
 from .objective import Model, Objective, Rows, Waves
@@ -223,7 +223,7 @@ class Trainer:
             if since == every or step == self.n_steps:
                 held = walk.best_loss.new_full((self.n_members,), torch.nan)
                 if self.held_rows is not None:
-                    held = self.objective.held_out_loss(averages, z_eval, self.held_rows)
+                    held = self.judged(walk.average, z_eval, self.held_rows)
                 spread = self.objective.spread(averages, z_spread)
                 record = Record(step, walk.total / since + self.penalty(walk.flat), held, spread)
                 walk.settle(held, self.n_fits, judged=self.held_rows is not None)
@@ -236,6 +236,10 @@ class Trainer:
             walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done), self.n_steps, self.dropped
         )
 
+    def judged(self, flat: Tensor, z: Tensor, held: Tensor) -> Tensor:
+        """Calibrated losses of held-out rows, (M,)."""
+        return calibrated_losses(self.model, flat, z, self.waves, self.rows, held, self.n_fits)
+
     def try_noise(self, walk: Walk, step: int, z: Tensor) -> bool:
         """Whether noise is dropped, since it gains held-out rows too little; the best weights are then judged anew."""
         held = self.held_rows
@@ -246,8 +250,7 @@ class Trainer:
             return False
         self.dropped, self.groups = True, Groups(1, self.batch_size, True)
         self.n_steps = step + round(self.settings.spared * (self.n_steps - step))
-        best = self.objective.held_out_loss(self.layout.split(walk.best), torch.zeros_like(z[:, :1]), held)
-        walk.best_loss = pooled(best, self.n_fits)
+        walk.best_loss = pooled(self.judged(walk.best, torch.zeros_like(z[:, :1]), held), self.n_fits)
         return True
 
     def advance(self, walk: Walk, index: Tensor, z: Tensor, step: int) -> None:
