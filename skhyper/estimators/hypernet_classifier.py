@@ -115,7 +115,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     loss_curve_ : ndarray of shape (n_evaluations,)
         Training loss, mean over members and over the steps since the last evaluation.
     validation_loss_curve_ : ndarray of shape (n_evaluations,)
-        Loss of held-out rows, mean over members; nan without.
+        Negative log likelihood of held-out rows, with the factor of sigma (of the logits) that they ask for at that
+        moment; mean over members, nan without any.
     weight_spread_curve_ : ndarray of shape (n_evaluations,)
         Mean over the weights of their standard deviation over 10 draws.
     n_iter_ : int

@@ -137,7 +137,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     loss_curve_ : ndarray of shape (n_evaluations,)
         Training loss, mean over members and over the steps since the last evaluation.
     validation_loss_curve_ : ndarray of shape (n_evaluations,)
-        Loss of held-out rows, mean over members; nan without.
+        Negative log likelihood of held-out rows, with the factor of sigma (of the logits) that they ask for at that
+        moment; mean over members, nan without any.
     conformal_scores_ : ndarray of shape (n_set_aside, n_targets)
         abs(2 F(y) - 1) of the rows set aside, ascending; only with `conformal_fraction`.
     weight_spread_curve_ : ndarray of shape (n_evaluations,)

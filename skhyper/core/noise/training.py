@@ -3,7 +3,7 @@
 Hyperparameters of the layout follow another loss, the negative log marginal likelihood of held-out rows, averaged over
 the members of a fit, with a prior about zero: they move alike in all of its members. Where there are held-out rows,
 what they judge, and what is kept, is a running average of the weights over the last tenth of the steps so far; members
-of a fit stop alike, where the mean of their losses is lowest.
+of a fit stop alike, where the mean of their calibrated losses is lowest.
 
 Noise may be on trial: where it gains held-out rows no more than the standard error of that gain, it is dropped, and
 the time that it would have cost goes into further steps.
