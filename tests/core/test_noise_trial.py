@@ -123,3 +123,14 @@ def test_a_sigma_that_is_wrong_by_a_factor_costs_little_where_losses_are_calibra
             least = 0.5 * np.log(2 * np.pi * variance) + 0.5  # at the maximum of the likelihood
             mean = (weight[members].sum(1) * found[members]).sum() / weight[members].sum()
             assert least - 1e-9 <= float(mean) < least + 0.5
+
+
+def test_a_member_that_diverged_leaves_the_factor_of_the_others_alone():
+    job, flat = trainer(noise=Homoscedastic(1))
+    rows = job.rows._replace(y=job.rows.y[:, :1])
+    z, held = torch.zeros(2, 1, 3).double(), job.held_rows
+    alone = calibrated_losses(job.model, flat[:1], z[:1], None, rows, held[:1], 1)
+    flat[1] = torch.nan
+    found = calibrated_losses(job.model, flat, z, None, rows, held, 1)
+    torch.testing.assert_close(found[:1], alone, rtol=1e-3, atol=1e-3)  # its prior counts twice as many rows
+    assert torch.isnan(found[1])

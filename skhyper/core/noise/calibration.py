@@ -1,4 +1,4 @@
-"""What held-out rows say of sigma or of the temperature, once members are trained.
+"""What held-out rows say of sigma or of the temperature, in training and after it, and of the use of noise.
 
 A log factor c is fitted to the pooled log likelihood of all members' held-out rows, each under its member's own
 mixture. The prediction is the mixture over all members, and its variance has their disagreement in it, which is part
@@ -56,7 +56,7 @@ def fit_factor(noise: NoiseModel, parts: Parts, outputs: Tensor, y: Tensor, weig
             return marginal(-0.5 * ((residual * torch.exp(-c)).square() + LOG_2PI) - log_sigma - c, 1.0)
 
         def score(c: Tensor) -> Tensor:
-            return (by_target(c) * weight[..., None]).sum((0, 1)).double().cpu()
+            return (_finite(by_target(c)) * weight[..., None]).sum((0, 1)).double().cpu()
 
         factor = best_log_factor(score, noise.n_targets, CALIBRATION_STD)
         return Calibrated(factor, by_target(factor).sum(-1))
@@ -64,8 +64,16 @@ def fit_factor(noise: NoiseModel, parts: Parts, outputs: Tensor, y: Tensor, weig
     def of_classes(c: Tensor) -> Tensor:
         return marginal((torch.log_softmax(outputs * torch.exp(-c.to(outputs)), -1) * y).sum(-1), 1.0)
 
-    factor = best_log_factor(lambda c: (of_classes(c) * weight).sum().double().cpu()[None], 1, CALIBRATION_STD)
+    def score_classes(c: Tensor) -> Tensor:
+        return (_finite(of_classes(c)) * weight).sum().double().cpu()[None]
+
+    factor = best_log_factor(score_classes, 1, CALIBRATION_STD)
     return Calibrated(factor, of_classes(factor))
+
+
+def _finite(log_p: Tensor) -> Tensor:
+    """Rows of a member that diverged say nothing."""
+    return torch.nan_to_num(log_p, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @torch.no_grad()
