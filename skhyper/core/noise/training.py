@@ -11,6 +11,7 @@ the time that it would have cost goes into further steps.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -153,13 +154,8 @@ class Trainer:
         """z of every member for one step after another; many at once cost little more than one."""
         m, d = self.n_members, self.model.network.generator.noise_dim
         stock = max(1, min(STOCK, MAX_STOCK // (m * n_draws * d)))
-        while not self.dropped:
-            for z in self.objective.noise(stock * m, n_draws).unflatten(0, (stock, m)):
-                if self.dropped:
-                    break
-                yield z
         while True:
-            yield torch.zeros_like(z[:, :1])
+            yield from self.objective.noise(stock * m, n_draws).unflatten(0, (stock, m))
 
     def batches(self) -> Iterator[Tensor]:
         """Rows of each step, (M, B)."""
@@ -216,6 +212,7 @@ class Trainer:
         while step < self.n_steps:
             if 0 < step == trial and self.try_noise(walk, step, z_eval):
                 z_eval, z_spread = torch.zeros_like(z_eval[:, :1]), torch.zeros_like(z_spread)
+                noises = repeat(z_eval)
             self.advance(walk, next(batches), next(noises), step)
             step += 1
             walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
@@ -241,7 +238,10 @@ class Trainer:
         return calibrated_losses(self.model, flat, z, self.waves, self.rows, held, self.n_fits)
 
     def try_noise(self, walk: Walk, step: int, z: Tensor) -> bool:
-        """Whether noise is dropped, since it gains held-out rows too little; the best weights are then judged anew."""
+        """Whether noise is dropped, since it gains held-out rows too little; the best weights are then judged anew.
+
+        Members of all fits decide together: they share the draws of a step.
+        """
         held = self.held_rows
         if held is None:
             return False
