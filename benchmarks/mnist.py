@@ -185,8 +185,8 @@ def stepper(settings, n_rows=4 * BATCH):
         whole, Rows(x, y, torch.ones(n_rows)), train, None, None, configuration, torch.Generator(), n_rows
     )
     walk = Walk.begin(whole.layout.draw(1, random).float(), whole.layout, None)
-    noises = trainer.noises(trainer.groups.n_draws)
-    return lambda: trainer.advance(walk, train[:, :BATCH], next(noises), 0)
+    phase = trainer.noisy()
+    return lambda: trainer.advance(walk, train[:, :BATCH], phase, 0)
 
 
 def floor_row(sizes, n_features):

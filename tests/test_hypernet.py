@@ -26,7 +26,7 @@ FAST = {"n_estimators": 2, "max_iter": 20, "n_samples": 6, "hidden_layer_sizes":
 
 
 def regressor(**parameters):
-    return HypernetRegressor(**{**FAST, **parameters})
+    return HypernetRegressor(**{**FAST, "noise_trial": 0.0, **parameters})
 
 
 def classifier(**parameters):

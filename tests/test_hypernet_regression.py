@@ -138,7 +138,7 @@ def skewed():
 def test_noise_is_kept_where_errors_are_not_gaussian(skewed):
     """Held-out rows find heavy tails in the mixture that the plain network cannot have."""
     X, y = skewed
-    settings = {"max_iter": 200, "n_samples": 16, "hidden_layer_sizes": (50,)}
+    settings = {"max_iter": "auto", "n_samples": 16, "hidden_layer_sizes": (50,)}
     model = regressor(**settings).fit(X[:400], y[:400])
     plain = regressor(generator="none", **settings).fit(X[:400], y[:400])
     assert not model.noise_dropped_
@@ -163,8 +163,18 @@ def test_updates_are_more_where_noise_is_dropped_and_their_number_is_free(monkey
     X = np.random.RandomState(0).uniform(-1, 1, (300, 2))
     model = regressor(max_iter="auto").fit(X, X[:, 0])
     assert model.noise_dropped_
-    assert model.t_ == 20 + 1.5 * 80
+    assert model.t_ == 10 + 1.8 * 90
     assert regressor(max_iter=20).fit(X, X[:, 0]).t_ == 20 * (300 // 32)
+
+
+def test_training_ends_soon_after_the_best_weights_unless_patience_has_no_end(skewed):
+    X, y = skewed
+    short = regressor(max_iter=600, patience=2.0).fit(X[:400], y[:400])
+    whole = regressor(max_iter=600, patience=np.inf).fit(X[:400], y[:400])
+    assert whole.t_ == 600 * (400 // 32)
+    assert short.t_ < whole.t_
+    assert short.n_iter_ == round(short.t_ * 32 / 400)
+    assert regressor(max_iter=600, patience=2.0, learning_rate="constant").fit(X[:400], y[:400]).t_ == whole.t_
 
 
 def test_mirrored_draws_have_the_mean_of_their_middle():
@@ -182,7 +192,7 @@ def test_members_share_no_hidden_noise_in_the_last_layer():
     assert model.score(X, Y) > 0.5
 
 
-@pytest.mark.parametrize(("name", "value"), [("noise_layers", "first"), ("noise_trial", 1.0), ("noise_trial", -0.1)])
+@pytest.mark.parametrize(("name", "value"), [("noise_layers", "first"), ("patience", 0.5), ("noise_trial", 1.0), ("noise_trial", -0.1)])
 def test_wrong_noise_parameters(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter of HypernetRegressor"):
         regressor(**{name: value}).fit(X, Y)

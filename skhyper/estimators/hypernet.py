@@ -71,6 +71,7 @@ class BaseHypernet(BaseEstimator, ABC):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "generator": [StrOptions({"auto", "full", "low_rank", "none"})],
         "noise_layers": [StrOptions({"all", "last"})],
+        "patience": [Interval(Real, 1, None, closed="both")],
         "noise_trial": [Interval(Real, 0, 1, closed="left")],
         "residual": ["boolean"],
         "noise_dim": [Interval(Integral, 1, None, closed="left")],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from math import inf
 from numbers import Integral
 from typing import Any
 
@@ -35,7 +36,7 @@ PASSES = 300
 MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 18000, 36000, 60
 
 # Steps without noise that cost as much as one with it.
-SPARED = 1.5
+SPARED = 1.8
 
 SCALINGS: dict[str | None, Callable[[torch.Tensor, torch.Tensor], Scaling]] = {
     "robust": robust_scaling,
@@ -168,6 +169,7 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
         n_draws=int(estimator.n_train_samples) if stochastic else 1,
         dealing=Dealing(estimator.draws) if stochastic and not (small and not one_pass) else Dealing.SHARED,
         trial=float(estimator.noise_trial) if trial else 0.0,
+        patience=inf if level else float(estimator.patience),
         spared=SPARED if estimator.max_iter == "auto" else 1.0,
         optimizer=estimator.solver,
     )

@@ -228,9 +228,9 @@ def test_members_of_a_fit_stop_alike_where_the_mean_of_their_losses_is_lowest(n_
 def test_a_member_that_diverges_has_no_say_in_where_the_others_stop():
     job, flat = trainer()
     walk = Walk.begin(flat, job.layout, None)
-    walk.settle(torch.tensor([1.0, 3.0]).double(), 1, judged=True)
+    walk.settle(torch.tensor([1.0, 3.0]).double(), 1, judged=True, step=1)
     walk.average += 1.0
-    walk.settle(torch.tensor([1.5, torch.nan]).double(), 1, judged=True)
+    walk.settle(torch.tensor([1.5, torch.nan]).double(), 1, judged=True, step=2)
     torch.testing.assert_close(walk.best_loss, torch.tensor([1.5, 2.0]).double())
     torch.testing.assert_close(walk.best, flat + torch.tensor([[1.0], [0.0]]).double())
     assert walk.n_rollbacks.tolist() == [0, 1]
@@ -238,12 +238,12 @@ def test_a_member_that_diverges_has_no_say_in_where_the_others_stop():
 
 def test_the_rate_rises_stays_and_falls_to_zero():
     job, _ = trainer(n_steps=100, learning_rate=0.5, warmup=0.1, decay_from=0.4)
-    rates = [job.rate(step) for step in range(101)]
+    rates = [job.schedule.rate(step) for step in range(101)]
     np.testing.assert_allclose(rates[:10], 0.05 * np.arange(1, 11))
     np.testing.assert_allclose(rates[9:41], 0.5)
     np.testing.assert_allclose(rates[40:], np.linspace(0.5, 0, 61), atol=1e-15)
     job, _ = trainer(n_steps=100, learning_rate=0.5, warmup=0.0, decay_from=1.0)
-    assert {job.rate(step) for step in range(100)} == {0.5}
+    assert {job.schedule.rate(step) for step in range(100)} == {0.5}
 
 
 def test_held_out_rows_judge_a_running_average(monkeypatch):
@@ -414,9 +414,9 @@ def test_hyperparameters_stay_without_held_out_rows():
 def test_members_of_a_fit_share_their_hyperparameters():
     job, flat = trainer(n_steps=8)
     flat[:, job.held] = 0.2
-    walk = Walk.begin(flat, job.layout, None)
+    walk, phase = Walk.begin(flat, job.layout, None), job.noisy()
     for step, index in zip(range(8), job.batches(), strict=False):
-        job.advance(walk, index, job.noise(job.groups.n_draws), step)
+        job.advance(walk, index, phase, step)
     moved = (walk.flat - flat)[:, job.held]
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-12, atol=1e-15)
     assert (moved != 0).all()

@@ -1,5 +1,7 @@
 """Noise on trial: what it gains on held-out rows, and training without it where that is nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from scipy.special import logsumexp
 from skhyper.core.noise.calibration import CALIBRATION_STD, Gain, calibrated_losses, gain_of_noise
 from skhyper.core.noise.dealing import Dealing, hold_out
 from skhyper.core.noise.likelihood import Categorical, Homoscedastic
+from skhyper.core.noise.members import Walk
 from skhyper.core.noise.objective import Rows
-from skhyper.core.noise.training import Settings, Trainer
+from skhyper.core.noise.training import FALL, GRACE, Settings, Trainer
 
 N_STEPS, TRIAL = 40, 0.25
 
@@ -23,7 +26,7 @@ def trainer(generator="full", noise=None, last_only=True, held=True, **settings)
     data = Rows(normal(60, 3, seed=5), normal(60, 2, seed=6), 0.5 + normal(60, seed=7).abs())
     train, test = hold_out(2, 0.25, data.y[:, 0], torch.zeros(60, dtype=torch.bool), seeded())
     chosen = Settings(
-        N_STEPS, 6, **{"n_draws": 6, "trial": TRIAL, "spared": 1.5, "n_evaluations": 8, "exponent": 1.0, **settings}
+        **{"n_steps": N_STEPS, "batch_size": 6, "n_draws": 6, "trial": TRIAL, "spared": 1.5, "n_evaluations": 8, "exponent": 1.0, **settings}
     )
     return Trainer(model, data, train, test if held else None, None, chosen, seeded(4), 45.0), flat
 
@@ -96,6 +99,81 @@ def test_noise_that_gains_is_kept(monkeypatch):
     assert not trained.dropped
     other, _ = trainer(trial=0.0)
     assert torch.equal(trained.flat, other.run(flat).flat)
+
+
+def test_noise_is_tried_again_until_the_rate_falls(monkeypatch):
+    gains = iter([Gain(0.3, 0.2), Gain(0.1, 0.2)])
+    monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: next(gains))
+    job, flat = trainer(trial=0.125, decay_from=0.8)
+    trained = job.run(flat)
+    assert trained.dropped
+    assert trained.n_steps == 10 + 45
+    monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.1, 0.2))
+    job, flat = trainer(trial=0.5, decay_from=0.4)
+    assert not job.run(flat).dropped
+
+
+@pytest.mark.parametrize("generator", ["full", "low rank"])
+@pytest.mark.parametrize("last_only", [False, True])
+def test_steps_without_noise_are_those_of_the_plain_network(generator, last_only):
+    """And what belongs to the noise stays where it is."""
+    job, flat = trainer(generator, last_only=last_only)
+    other = replace(job, model=job.model.plain)
+    start = other.layout.join(job.layout.split(flat), flat)
+    walks = [Walk.begin(begin, one.layout, None) for one, begin in ((job, flat), (other, start))]
+    phases = job.plain(), other.noisy()
+    for step in range(5):
+        for one, walk, phase in zip((job, other), walks, phases, strict=True):
+            one.advance(walk, job.train_rows[:, 6 * step : 6 * step + 6], phase, step)
+    found = other.layout.join(job.layout.split(walks[0].flat), start)
+    torch.testing.assert_close(found, walks[1].flat, rtol=1e-12, atol=1e-14)
+    assert not torch.equal(found, start)
+    columns = torch.cat([job.perturbs, job.held])
+    assert torch.equal(walks[0].flat[:, columns], flat[:, columns])
+
+
+def test_training_goes_back_to_the_best_weights_and_ends_soon(monkeypatch):
+    """Targets are pure noise: what is learnt first is the best."""
+    job, flat = trainer(trial=0.0, n_steps=2000, n_evaluations=100, decay_from=0.8, patience=2.0)
+    seen = []
+    go_back = Walk.go_back
+
+    def watched(walk):
+        go_back(walk)
+        seen.append((walk.flat.clone(), walk.average.clone(), walk.best.clone(), walk.best_step))
+
+    monkeypatch.setattr(Walk, "go_back", watched)
+    trained = job.run(flat)
+    ((now, average, best, best_step),) = seen
+    assert torch.equal(now, best)
+    assert torch.equal(average, best)
+    steps = [record.step for record in trained.curve]
+    tired = min(step for step in steps if step > 2 * best_step + GRACE)
+    losses = {record.step: float(record.held_out.mean()) for record in trained.curve if record.step <= tired}
+    assert min(losses, key=losses.get) == best_step
+    assert trained.n_steps == steps[-1] == tired + round(FALL * best_step) < 2000
+    assert job.schedule.rate(tired) == job.settings.learning_rate
+    assert job.schedule.rate(trained.n_steps) == 0
+
+
+def test_patience_without_end_takes_all_steps():
+    job, flat = trainer(trial=0.0, n_steps=2000, n_evaluations=100, decay_from=0.8)
+    assert job.run(flat).n_steps == 2000
+
+
+def test_noise_is_tried_on_the_best_weights_where_training_ends_soon(monkeypatch):
+    tried = []
+
+    def gain(model, flat, *rest):
+        tried.append(flat)
+        return Gain(0.1, 0.2)
+
+    monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", gain)
+    job, flat = trainer(trial=0.7, n_steps=2000, n_evaluations=100, decay_from=0.8, patience=2.0)
+    trained = job.run(flat)
+    assert len(tried) == 1
+    assert trained.dropped
+    assert trained.n_steps < 1400
 
 
 def test_labels_have_a_gain_too():

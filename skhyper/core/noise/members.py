@@ -32,6 +32,7 @@ class Walk:
     total: Tensor  # (M,), losses since the last evaluation
     n_rollbacks: Tensor  # (M,)
     held_gradient: Tensor  # of the hyperparameters, when held-out rows were last looked at
+    best_step: int = 0  # of any fit, the latest
 
     @classmethod
     def begin(cls, start: Tensor, layout: Layout, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
@@ -41,12 +42,12 @@ class Walk:
         losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
         flat = start.clone()
         count = torch.zeros(m, dtype=torch.int64, device=start.device)
-        total, held = start.new_zeros(m), start.new_zeros(0)
+        total, held = start.new_zeros(m), start.new_zeros(m, int(layout.spread("held").sum()))
         average, best = start.clone(), start.clone()
         parts = layout.split(flat)
         return cls(flat, parts, first, second, done, average, best, losses, factor, total, count, held)
 
-    def settle(self, held: Tensor, n_fits: int, judged: bool) -> None:
+    def settle(self, held: Tensor, n_fits: int, judged: bool, step: int) -> None:
         """Keep what is best; members whose loss is not finite go back to it, more slowly from then on."""
         sound = torch.isfinite(self.total) & torch.isfinite(self.flat).all(1)
         if judged:
@@ -55,6 +56,8 @@ class Walk:
         better = sound & (common < self.best_loss) if judged else sound
         self.best[better] = self.average[better]
         self.best_loss[better] = common[better]
+        if bool(better.any()):
+            self.best_step = step
         self.total = torch.zeros_like(self.total)
         lost = ~sound
         if bool(lost.any()):
@@ -62,3 +65,8 @@ class Walk:
             self.flat[lost] = self.average[lost] = self.best[lost]
             self.first[lost], self.second[lost] = 0.0, 0.0
             self.factor[lost] *= ROLLBACK_RATE
+
+    def go_back(self) -> None:
+        """To the best weights."""
+        self.flat.copy_(self.best)
+        self.average.copy_(self.best)

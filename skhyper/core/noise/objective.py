@@ -9,7 +9,7 @@ with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior
 where r_k = p_k^a / sum_l p_l^a is the responsibility of a draw for the row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from .dealing import Groups
 from .layout import Layout, Parts
 from .likelihood import NoiseModel, marginal
-from .network import StochasticMLP
+from .network import PLAIN, StochasticMLP
 
 Waves = tuple[Tensor, Tensor, Tensor]
 
@@ -37,6 +37,11 @@ class Model:
     def layout(self) -> Layout:
         """All parameters of a member."""
         return Layout({**self.network.blocks(), **self.noise.blocks()})
+
+    @property
+    def plain(self) -> "Model":
+        """The same without noise; it takes the same parts and leaves those of the perturbation aside."""
+        return replace(self, network=replace(self.network, generator=PLAIN))
 
 
 class Rows(NamedTuple):

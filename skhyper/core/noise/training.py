@@ -3,15 +3,17 @@
 Hyperparameters of the layout follow another loss, the negative log marginal likelihood of held-out rows, averaged over
 the members of a fit, with a prior about zero: they move alike in all of its members. Where there are held-out rows,
 what they judge, and what is kept, is a running average of the weights over the last tenth of the steps so far; members
-of a fit stop alike, where the mean of their calibrated losses is lowest.
+of a fit stop alike, where the mean of their calibrated losses is lowest. Once that was long ago training goes back
+there, and the rate falls.
 
-Noise may be on trial: where it gains held-out rows no more than the standard error of that gain, it is dropped, and
-the time that it would have cost goes into further steps.
+Noise may be on trial: where it gains held-out rows no more than the standard error of that gain, it is dropped, and the
+time that it would have cost goes into further steps, which are those of the plain network, at its price.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -21,6 +23,7 @@ from .calibration import calibrated_losses, gain_of_noise
 from .dealing import Dealing, Groups, arrange, minibatches
 from .members import Walk, pooled
 from .objective import Model, Objective, Rows, Waves
+from .schedule import Schedule
 
 # Steps from one look at held-out rows to the next, and draws in it.
 HELD_EVERY, HELD_DRAWS = 8, 4
@@ -30,6 +33,10 @@ STOCK, MAX_STOCK = 32, 2**20
 HELD_STD = 1.0
 # Length of the running average in steps so far.
 AVERAGED = 0.1
+# Held-out rows are looked at first after so many steps, then after so many more, or this share of the steps so far.
+FIRST_LOOK, LOOK_SHARE = 20, 1 / 8
+# Steps that are always waited for something better, and length of the fall in those that led to the best weights.
+GRACE, FALL = 200, 1.5
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,15 @@ class Settings:
     dealing : Dealing
         How draws and rows meet.
     n_evaluations : int
-        Lines in the curves.
+        Held-out rows are looked at, and the curves have lines, at most n_steps / n_evaluations steps apart.
     n_eval_draws : int
         Draws by which held-out rows are judged.
     trial : float
-        Share of the steps after which noise is dropped that held-out rows see no use for; 0: never.
+        Share of the steps between the times at which noise is dropped that held-out rows see no use for; 0: it stays.
     spared : float
         Steps for each one that was left, where noise is dropped.
+    patience : float
+        The rate falls once there were so many times the steps that led to the best weights; inf: as `decay_from` says.
     optimizer : str
         "adam", or "sgd": with momentum beta1.
     beta1, beta2 : float
@@ -83,6 +92,7 @@ class Settings:
     n_eval_draws: int = 16
     trial: float = 0.0
     spared: float = 1.0
+    patience: float = inf
     optimizer: str = "adam"
     beta1: float = 0.9
     beta2: float = 0.98
@@ -108,6 +118,19 @@ class Trained(NamedTuple):
     dropped: bool  # whether the noise was
 
 
+class Phase(NamedTuple):
+    """Steps with noise or without."""
+
+    objective: Objective
+    groups: Groups
+    noises: Iterator[Tensor]  # z of each step
+    rates: Tensor  # (P,)
+    decay: Tensor  # (1 or M, P)
+    z_eval: Tensor  # draws by which held-out rows are judged
+    z_spread: Tensor  # and by which the spread is measured
+    follows: bool  # whether hyperparameters follow held-out rows
+
+
 @dataclass
 class Trainer:
     """Trains parameters (M, P) on rows; `run` does it."""
@@ -129,14 +152,17 @@ class Trainer:
         self.layout = layout = self.objective.layout
         self.rates = layout.spread("rate").to(like)
         alphas = torch.tensor([settings.alpha], dtype=torch.float64) if self.alphas is None else self.alphas
-        self.decay = layout.spread("precision").to(like) * (alphas.to(like)[:, None] / self.n_effective)  # (1 or M, P)
+        self.decay = layout.spread("precision").to(like) * (alphas.to(like)[:, None] / self.n_effective)
         n_train = self.train_rows.shape[1]
         self.full_batch = settings.batch_size >= n_train
         batch = n_train if self.full_batch else settings.batch_size
         self.batch_size = batch
         self.groups: Groups = arrange(settings.dealing, batch, settings.n_draws)
-        self.n_steps, self.dropped = settings.n_steps, False
+        self.schedule = Schedule(
+            settings.learning_rate, settings.warmup * settings.n_steps, settings.decay_from, settings.n_steps
+        )
         self.held = layout.spread("held").to(like.device).nonzero()[:, 0]  # columns that follow held-out rows
+        self.perturbs = layout.spread("perturbs").to(like.device).nonzero()[:, 0]
         if self.held_rows is not None:
             size = min(batch, self.held_rows.shape[1])
             self.held_batches = minibatches(self.held_rows, size, self.generator)
@@ -157,6 +183,23 @@ class Trainer:
         while True:
             yield from self.objective.noise(stock * m, n_draws).unflatten(0, (stock, m))
 
+    def noisy(self) -> Phase:
+        """Steps with noise."""
+        settings = self.settings
+        n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
+        z_eval, z_spread = self.noise(n_eval), self.noise(10)
+        noises = self.noises(self.groups.n_draws)
+        return Phase(self.objective, self.groups, noises, self.rates, self.decay, z_eval, z_spread, follows=True)
+
+    def plain(self) -> Phase:
+        """Steps without: all that belongs to the noise stays where it is."""
+        objective = replace(self.objective, model=self.model.plain)
+        still = self.rates.new_zeros(self.n_members, 2, self.model.network.generator.noise_dim)
+        stays = torch.ones_like(self.rates)
+        stays[self.perturbs] = stays[self.held] = 0.0
+        rates, decay, z = self.rates * stays, self.decay * stays, still[:, :1]
+        return Phase(objective, Groups(1, self.batch_size, True), repeat(z), rates, decay, z, still, follows=False)
+
     def batches(self) -> Iterator[Tensor]:
         """Rows of each step, (M, B)."""
         if not self.full_batch:
@@ -172,22 +215,11 @@ class Trainer:
         """Of the held-out loss by the hyperparameters, the mean over the members of a fit: (M, their number)."""
         if self.held_rows is None or not len(self.held):
             return walk.flat.new_zeros(self.n_members, len(self.held))
-        if self.dropped:
-            return torch.zeros_like(walk.held_gradient)
         own = self.objective.held_out_slope(walk.parts, self.noise(HELD_DRAWS), next(self.held_batches))
         mean = own.unflatten(0, (self.n_fits, -1)).mean(1, keepdim=True)
         n_rows = self.held_rows.numel() / self.n_fits
         prior = walk.flat[:, self.held] / (HELD_STD**2 * n_rows)
         return mean.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step: up, level, and down to zero."""
-        settings = self.settings
-        rise = min(1.0, (step + 1) / max(1.0, settings.warmup * self.n_steps))
-        fall = 1.0
-        if settings.decay_from < 1:
-            fall = min(1.0, (1 - step / self.n_steps) / (1 - settings.decay_from))
-        return settings.learning_rate * rise * fall
 
     @torch.inference_mode()
     def run(
@@ -197,71 +229,73 @@ class Trainer:
         optimizer: tuple[Tensor, Tensor, int] | None = None,
     ) -> Trained:
         """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
-        settings = self.settings
-        walk = Walk.begin(start, self.layout, optimizer)
+        walk, schedule = Walk.begin(start, self.layout, optimizer), self.schedule
         averages = self.layout.split(walk.average)
-        n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
-        z_eval, z_spread = self.noise(n_eval), self.noise(10)
-        every = max(1, settings.n_steps // settings.n_evaluations)
+        batches, noisy, plain = self.batches(), self.noisy(), self.plain()
+        phase = noisy
         curve: list[Record] = []
-        batches, noises = self.batches(), self.noises(self.groups.n_draws)
         averaged = 0.0 if self.held_rows is None else AVERAGED
-        since = 0
-        trial = int(settings.trial * settings.n_steps)
-        step = 0
-        while step < self.n_steps:
-            if 0 < step == trial and self.try_noise(walk, step, z_eval):
-                z_eval, z_spread = torch.zeros_like(z_eval[:, :1]), torch.zeros_like(z_spread)
-                noises = repeat(z_eval)
-            self.advance(walk, next(batches), next(noises), step)
+        trial = due = self.settings.trial * self.settings.n_steps
+        step, looked, look = 0, 0, self.next_look(0)
+        while step < schedule.n_steps:
+            self.advance(walk, next(batches), phase, step)
             step += 1
             walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
-            since += 1
-            if since == every or step == self.n_steps:
-                held = walk.best_loss.new_full((self.n_members,), torch.nan)
-                if self.held_rows is not None:
-                    held = self.judged(walk.average, z_eval, self.held_rows)
-                spread = self.objective.spread(averages, z_spread)
-                record = Record(step, walk.total / since + self.penalty(walk.flat), held, spread)
-                walk.settle(held, self.n_fits, judged=self.held_rows is not None)
-                since = 0
-                curve.append(record)
-                watch(record)
-        if self.dropped:
-            walk.best[:, self.layout.spread("perturbs").to(self.held.device) > 0] = 0.0
-        return Trained(
-            walk.best, curve, walk.n_rollbacks, (walk.first, walk.second, walk.done), self.n_steps, self.dropped
-        )
+            if step < min(look, schedule.n_steps):
+                continue
+            held = self.judged(walk.average, phase.z_eval)
+            spread = self.objective.spread(averages, phase.z_spread)
+            record = Record(step, walk.total / (step - looked) + self.penalty(walk.flat), held, spread)
+            walk.settle(held, self.n_fits, self.held_rows is not None, step)
+            curve.append(record)
+            watch(record)
+            looked, look = step, self.next_look(step)
+            if self.held_rows is None or schedule.falls(step):
+                continue
+            tired = step > self.settings.patience * walk.best_step + GRACE
+            if trial and phase is noisy and (tired or step >= due):
+                due += trial
+                if not self.noise_earns(walk.best if tired else walk.average, noisy):
+                    phase = plain
+                    walk.best_loss = pooled(self.judged(walk.best, plain.z_eval), self.n_fits)
+                    schedule.stretch(step, self.settings.spared)
+            if tired:
+                walk.go_back()
+                schedule.fall(step, round(FALL * walk.best_step))
+        if phase is plain:
+            walk.best[:, self.perturbs] = 0.0
+        moments = walk.first, walk.second, walk.done
+        return Trained(walk.best, curve, walk.n_rollbacks, moments, schedule.n_steps, phase is plain)
 
-    def judged(self, flat: Tensor, z: Tensor, held: Tensor) -> Tensor:
-        """Calibrated losses of held-out rows, (M,)."""
-        return calibrated_losses(self.model, flat, z, self.waves, self.rows, held, self.n_fits)
+    def next_look(self, step: int) -> int:
+        """The step at which held-out rows are looked at next: more often at first, since some fits end there."""
+        every = max(1, self.settings.n_steps // self.settings.n_evaluations)
+        return step + (every if self.held_rows is None else min(every, max(FIRST_LOOK, int(LOOK_SHARE * step))))
 
-    def try_noise(self, walk: Walk, step: int, z: Tensor) -> bool:
-        """Whether noise is dropped, since it gains held-out rows too little; the best weights are then judged anew.
+    def judged(self, flat: Tensor, z: Tensor) -> Tensor:
+        """Calibrated losses of held-out rows, (M,); nan without any."""
+        if self.held_rows is None:
+            return flat.new_full((self.n_members,), torch.nan)
+        return calibrated_losses(self.model, flat, z, self.waves, self.rows, self.held_rows, self.n_fits)
+
+    def noise_earns(self, flat: Tensor, noisy: Phase) -> bool:
+        """Whether noise gains held-out rows more than the standard error of the gain.
 
         Members of all fits decide together: they share the draws of a step.
         """
-        held = self.held_rows
-        if held is None:
-            return False
-        gain = gain_of_noise(self.model, walk.average, z, self.waves, self.rows, held)
-        if gain.mean > gain.error:
-            return False
-        self.dropped, self.groups = True, Groups(1, self.batch_size, True)
-        self.n_steps = step + round(self.settings.spared * (self.n_steps - step))
-        walk.best_loss = pooled(self.judged(walk.best, torch.zeros_like(z[:, :1]), held), self.n_fits)
-        return True
+        gain = gain_of_noise(self.model, flat, noisy.z_eval, self.waves, self.rows, self.held_rows)
+        return gain.mean > gain.error
 
-    def advance(self, walk: Walk, index: Tensor, z: Tensor, step: int) -> None:
-        """One update of all members on rows (M, B) with noise (M, G, d)."""
-        losses, found = self.objective.loss(walk.parts, index, self.groups, z)
-        if step % HELD_EVERY == 0:
-            walk.held_gradient = self.held_gradient(walk)
+    def advance(self, walk: Walk, index: Tensor, phase: Phase, step: int) -> None:
+        """One update of all members on rows (M, B)."""
+        losses, found = phase.objective.loss(walk.parts, index, phase.groups, next(phase.noises))
         walk.total += losses
-        gradient = self.layout.join(found, walk.flat).addcmul_(self.decay, walk.flat)
-        gradient[:, self.held] = walk.held_gradient
-        step_size = self.rates * (self.rate(step) * walk.factor)
+        gradient = self.layout.join(found, walk.flat).addcmul_(phase.decay, walk.flat)
+        if phase.follows:
+            if step % HELD_EVERY == 0:
+                walk.held_gradient = self.held_gradient(walk)
+            gradient[:, self.held] = walk.held_gradient
+        step_size = phase.rates * (self.schedule.rate(step) * walk.factor)
         walk.flat.addcmul_(step_size, self.direction(gradient, walk), value=-1.0)
 
     def direction(self, gradient: Tensor, walk: Walk) -> Tensor:
