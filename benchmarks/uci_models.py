@@ -15,6 +15,7 @@ from sklearn.neural_network import MLPRegressor
 
 from benchmarks.runner import KEY, Fitted, Model
 from skhyper import HypernetRegressor
+from skhyper.estimators.hypernet_options import resolve_settings
 
 # Above this number of rows the paper's minibatches have 512.
 PAPER_MANY, PAPER_BATCH = 5000, 512
@@ -158,21 +159,23 @@ def real_mlp(split):
 
 
 def equal_time(name, twin):
-    """The passes that the twin can make in the other's processor time."""
+    """How many times the twin's processor time the other took, and no less than once."""
 
-    def passes(rows, data, seed):
+    def ratio(rows, data, seed):
         rows = rows.set_index(KEY)
         both = [(data, seed, name), (data, seed, twin)]
         if not all(key in rows.index for key in both):
             return None
-        ratio = rows.loc[both[0], "cpu_seconds"] / rows.loc[both[1], "cpu_seconds"]
-        return float(max(1.0, ratio) * rows.loc[both[1], "passes"])
+        return float(max(1.0, rows.loc[both[0], "cpu_seconds"] / rows.loc[both[1], "cpu_seconds"]))
 
-    return passes
+    return ratio
 
 
-def _equal(split, passes, **settings):
-    return ours(split, passes=passes, **settings)
+def _equal(split, ratio, **settings):
+    """As many times the passes that "auto" may take; patience may end them earlier, as it may for all."""
+    n = len(split.y_train)
+    auto = resolve_settings(HypernetRegressor(), False, n)
+    return ours(split, passes=ratio * auto.n_steps / max(1, n // auto.batch_size), **settings)
 
 
 def repeated(name, seed):

@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -199,12 +200,16 @@ def test_a_bar_over_sets_is_open_until_no_other_verdict_is_possible():
     assert "(FAILS" in uci_report.line("x", 1, 4, 5, 7)
 
 
-def test_the_twin_of_equal_time_gets_the_passes_that_fit_into_our_processor_time():
+def test_the_twin_of_equal_time_gets_the_passes_that_fit_into_our_processor_time(monkeypatch):
     rows = uci_rows({"1x50, 1": 0.0, "twin, 1": 0.0})
     rows.loc[rows["model"] == "1x50, 1", "cpu_seconds"] = 2.5
     budget = uci_models.models()["twin, 1, equal time"].budget
-    assert budget(rows, "yacht", 3) == 25
+    assert budget(rows, "yacht", 3) == 2.5
     assert budget(rows, "yacht", 99) is None
+    monkeypatch.setattr(uci_models, "ours", lambda split, **settings: settings)
+    found = uci_models.models()["twin, 1, equal time"].fit(SimpleNamespace(y_train=np.zeros(640)), 2.5)
+    assert found["passes"] == 2.5 * 18000 / 20
+    assert found["generator"] == "none"
 
 
 def test_the_uci_report_is_written_from_rows_alone(tmp_path, monkeypatch):

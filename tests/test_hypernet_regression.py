@@ -192,7 +192,9 @@ def test_members_share_no_hidden_noise_in_the_last_layer():
     assert model.score(X, Y) > 0.5
 
 
-@pytest.mark.parametrize(("name", "value"), [("noise_layers", "first"), ("patience", 0.5), ("noise_trial", 1.0), ("noise_trial", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("noise_layers", "first"), ("patience", 0.5), ("noise_trial", 1.0), ("noise_trial", -0.1)]
+)
 def test_wrong_noise_parameters(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter of HypernetRegressor"):
         regressor(**{name: value}).fit(X, Y)

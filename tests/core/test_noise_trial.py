@@ -26,7 +26,16 @@ def trainer(generator="full", noise=None, last_only=True, held=True, **settings)
     data = Rows(normal(60, 3, seed=5), normal(60, 2, seed=6), 0.5 + normal(60, seed=7).abs())
     train, test = hold_out(2, 0.25, data.y[:, 0], torch.zeros(60, dtype=torch.bool), seeded())
     chosen = Settings(
-        **{"n_steps": N_STEPS, "batch_size": 6, "n_draws": 6, "trial": TRIAL, "spared": 1.5, "n_evaluations": 8, "exponent": 1.0, **settings}
+        **{
+            "n_steps": N_STEPS,
+            "batch_size": 6,
+            "n_draws": 6,
+            "trial": TRIAL,
+            "spared": 1.5,
+            "n_evaluations": 8,
+            "exponent": 1.0,
+            **settings,
+        }
     )
     return Trainer(model, data, train, test if held else None, None, chosen, seeded(4), 45.0), flat
 
