@@ -11,7 +11,8 @@ time that it would have cost goes into further steps, which are those of the pla
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from itertools import repeat
 from math import inf
 from typing import NamedTuple
@@ -128,7 +129,7 @@ class Phase(NamedTuple):
     decay: Tensor  # (1 or M, P)
     z_eval: Tensor  # draws by which held-out rows are judged
     z_spread: Tensor  # and by which the spread is measured
-    follows: bool  # whether hyperparameters follow held-out rows
+    noisy: bool  # then hyperparameters follow held-out rows
 
 
 @dataclass
@@ -161,6 +162,7 @@ class Trainer:
         self.schedule = Schedule(
             settings.learning_rate, settings.warmup * settings.n_steps, settings.decay_from, settings.n_steps
         )
+        self.due = settings.trial * settings.n_steps  # the step of the next trial of the noise; 0: there is none
         self.held = layout.spread("held").to(like.device).nonzero()[:, 0]  # columns that follow held-out rows
         self.perturbs = layout.spread("perturbs").to(like.device).nonzero()[:, 0]
         if self.held_rows is not None:
@@ -189,16 +191,17 @@ class Trainer:
         n_eval = settings.n_eval_draws if self.model.network.generator.stochastic else 1
         z_eval, z_spread = self.noise(n_eval), self.noise(10)
         noises = self.noises(self.groups.n_draws)
-        return Phase(self.objective, self.groups, noises, self.rates, self.decay, z_eval, z_spread, follows=True)
+        return Phase(self.objective, self.groups, noises, self.rates, self.decay, z_eval, z_spread, noisy=True)
 
     def plain(self) -> Phase:
         """Steps without: all that belongs to the noise stays where it is."""
-        objective = replace(self.objective, model=self.model.plain)
+        objective = copy(self.objective)
+        objective.model = self.model.plain
         still = self.rates.new_zeros(self.n_members, 2, self.model.network.generator.noise_dim)
         stays = torch.ones_like(self.rates)
         stays[self.perturbs] = stays[self.held] = 0.0
         rates, decay, z = self.rates * stays, self.decay * stays, still[:, :1]
-        return Phase(objective, Groups(1, self.batch_size, True), repeat(z), rates, decay, z, still, follows=False)
+        return Phase(objective, Groups(1, self.batch_size, True), repeat(z), rates, decay, z, still, noisy=False)
 
     def batches(self) -> Iterator[Tensor]:
         """Rows of each step, (M, B)."""
@@ -230,42 +233,53 @@ class Trainer:
     ) -> Trained:
         """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
         walk, schedule = Walk.begin(start, self.layout, optimizer), self.schedule
-        averages = self.layout.split(walk.average)
-        batches, noisy, plain = self.batches(), self.noisy(), self.plain()
-        phase = noisy
-        curve: list[Record] = []
+        batches, phase = self.batches(), self.noisy()
         averaged = 0.0 if self.held_rows is None else AVERAGED
-        trial = due = self.settings.trial * self.settings.n_steps
+        curve: list[Record] = []
         step, looked, look = 0, 0, self.next_look(0)
         while step < schedule.n_steps:
             self.advance(walk, next(batches), phase, step)
             step += 1
             walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
-            if step < min(look, schedule.n_steps):
-                continue
-            held = self.judged(walk.average, phase.z_eval)
-            spread = self.objective.spread(averages, phase.z_spread)
-            record = Record(step, walk.total / (step - looked) + self.penalty(walk.flat), held, spread)
-            walk.settle(held, self.n_fits, self.held_rows is not None, step)
-            curve.append(record)
-            watch(record)
-            looked, look = step, self.next_look(step)
-            if self.held_rows is None or schedule.falls(step):
-                continue
-            tired = step > self.settings.patience * walk.best_step + GRACE
-            if trial and phase is noisy and (tired or step >= due):
-                due += trial
-                if not self.noise_earns(walk.best if tired else walk.average, noisy):
-                    phase = plain
-                    walk.best_loss = pooled(self.judged(walk.best, plain.z_eval), self.n_fits)
-                    schedule.stretch(step, self.settings.spared)
-            if tired:
-                walk.go_back()
-                schedule.fall(step, round(FALL * walk.best_step))
-        if phase is plain:
+            if step >= min(look, schedule.n_steps):
+                record = self.look(walk, phase, step, step - looked)
+                curve.append(record)
+                watch(record)
+                looked, look = step, self.next_look(step)
+                if self.held_rows is not None and not schedule.falls(step):
+                    phase = self.reconsider(walk, phase, self.held_rows, step)
+        if not phase.noisy:
             walk.best[:, self.perturbs] = 0.0
         moments = walk.first, walk.second, walk.done
-        return Trained(walk.best, curve, walk.n_rollbacks, moments, schedule.n_steps, phase is plain)
+        return Trained(walk.best, curve, walk.n_rollbacks, moments, schedule.n_steps, not phase.noisy)
+
+    def look(self, walk: Walk, phase: Phase, step: int, n_steps: int) -> Record:
+        """What the averaged weights are worth after some more steps; the best are kept."""
+        held = self.judged(walk.average, phase.z_eval)
+        spread = self.objective.spread(self.layout.split(walk.average), phase.z_spread)
+        record = Record(step, walk.total / n_steps + self.penalty(walk.flat), held, spread)
+        walk.settle(held, self.n_fits, self.held_rows is not None, step)
+        return record
+
+    def reconsider(self, walk: Walk, phase: Phase, held: Tensor, step: int) -> Phase:
+        """Whether training goes on as it did: with noise, and at the level rate.
+
+        Members of all fits decide together about noise: they share the draws of a step.
+        """
+        tired = step > self.settings.patience * walk.best_step + GRACE
+        if phase.noisy and self.due and (tired or step >= self.due):
+            self.due += self.settings.trial * self.settings.n_steps
+            flat = walk.best if tired else walk.average
+            gain = gain_of_noise(self.model, flat, phase.z_eval, self.waves, self.rows, held)
+            earns = gain.mean > gain.error
+            if not earns:
+                phase = self.plain()
+                walk.best_loss = pooled(self.judged(walk.best, phase.z_eval), self.n_fits)
+                self.schedule.stretch(step, self.settings.spared)
+        if tired:
+            walk.go_back()
+            self.schedule.fall(step, round(FALL * walk.best_step))
+        return phase
 
     def next_look(self, step: int) -> int:
         """The step at which held-out rows are looked at next: more often at first, since some fits end there."""
@@ -278,20 +292,12 @@ class Trainer:
             return flat.new_full((self.n_members,), torch.nan)
         return calibrated_losses(self.model, flat, z, self.waves, self.rows, self.held_rows, self.n_fits)
 
-    def noise_earns(self, flat: Tensor, noisy: Phase) -> bool:
-        """Whether noise gains held-out rows more than the standard error of the gain.
-
-        Members of all fits decide together: they share the draws of a step.
-        """
-        gain = gain_of_noise(self.model, flat, noisy.z_eval, self.waves, self.rows, self.held_rows)
-        return gain.mean > gain.error
-
     def advance(self, walk: Walk, index: Tensor, phase: Phase, step: int) -> None:
         """One update of all members on rows (M, B)."""
         losses, found = phase.objective.loss(walk.parts, index, phase.groups, next(phase.noises))
         walk.total += losses
         gradient = self.layout.join(found, walk.flat).addcmul_(phase.decay, walk.flat)
-        if phase.follows:
+        if phase.noisy:
             if step % HELD_EVERY == 0:
                 walk.held_gradient = self.held_gradient(walk)
             gradient[:, self.held] = walk.held_gradient
