@@ -15,7 +15,7 @@ from skhyper.core.noise.dealing import Dealing, hold_out
 from skhyper.core.noise.likelihood import Categorical, Homoscedastic
 from skhyper.core.noise.members import Walk
 from skhyper.core.noise.objective import Rows
-from skhyper.core.noise.training import FALL, GRACE, Settings, Trainer
+from skhyper.core.noise.training import FALL, GRACE, Record, Settings, Trainer, progress
 
 N_STEPS, TRIAL = 40, 0.25
 
@@ -102,6 +102,7 @@ def test_noise_is_not_tried_without_need_or_rows(settings):
 
 def test_noise_that_gains_is_kept(monkeypatch):
     """And the trial leaves no trace."""
+    monkeypatch.setattr("skhyper.core.noise.training.progress", lambda *rest: 0.0)
     monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.3, 0.2))
     job, flat = trainer()
     trained = job.run(flat)
@@ -112,6 +113,7 @@ def test_noise_that_gains_is_kept(monkeypatch):
 
 def test_noise_is_tried_again_until_the_rate_falls(monkeypatch):
     gains = iter([Gain(0.3, 0.2), Gain(0.1, 0.2)])
+    monkeypatch.setattr("skhyper.core.noise.training.progress", lambda *rest: 0.0)
     monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: next(gains))
     job, flat = trainer(trial=0.125, decay_from=0.8)
     trained = job.run(flat)
@@ -120,6 +122,23 @@ def test_noise_is_tried_again_until_the_rate_falls(monkeypatch):
     monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.1, 0.2))
     job, flat = trainer(trial=0.5, decay_from=0.4)
     assert not job.run(flat).dropped
+
+
+def test_progress_is_what_held_out_rows_gained_since_there_were_fewer_steps():
+    losses = {2: 9.0, 10: 5.0, 12: 4.0, 20: 3.5}
+    curve = [Record(step, *(torch.tensor([v, v + 1, np.nan]).double(),) * 3) for step, v in losses.items()]
+    assert progress(curve, 2.0) == 1.5
+    assert progress(curve, 1.6) == 0.5
+    assert progress(curve, 1.0) == 0
+    assert progress(curve, 50.0) == 0
+
+
+@pytest.mark.parametrize(("bought", "dropped"), [(0.25, False), (0.35, True)])
+def test_noise_must_gain_more_than_the_steps_that_it_costs(monkeypatch, bought, dropped):
+    monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.3, 0.2))
+    monkeypatch.setattr("skhyper.core.noise.training.progress", lambda curve, factor: bought)
+    job, flat = trainer()
+    assert job.run(flat).dropped == dropped
 
 
 @pytest.mark.parametrize("generator", ["full", "low rank"])

@@ -6,11 +6,12 @@ what they judge, and what is kept, is a running average of the weights over the 
 of a fit stop alike, where the mean of their calibrated losses is lowest. Once that was long ago training goes back
 there, and the rate falls.
 
-Noise may be on trial: where it gains held-out rows no more than the standard error of that gain, it is dropped, and the
-time that it would have cost goes into further steps, which are those of the plain network, at its price.
+Noise may be on trial: where it gains held-out rows no more than the standard error of that gain, or no more than they
+gain by the further steps that its time would buy, it is dropped, and the time goes into those steps, which are those of
+the plain network, at its price.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import repeat
@@ -247,7 +248,7 @@ class Trainer:
                 watch(record)
                 looked, look = step, self.next_look(step)
                 if self.held_rows is not None and not schedule.falls(step):
-                    phase = self.reconsider(walk, phase, self.held_rows, step)
+                    phase = self.reconsider(walk, phase, self.held_rows, curve)
         if not phase.noisy:
             walk.best[:, self.perturbs] = 0.0
         moments = walk.first, walk.second, walk.done
@@ -261,21 +262,22 @@ class Trainer:
         walk.settle(held, self.n_fits, self.held_rows is not None, step)
         return record
 
-    def reconsider(self, walk: Walk, phase: Phase, held: Tensor, step: int) -> Phase:
+    def reconsider(self, walk: Walk, phase: Phase, held: Tensor, curve: Sequence[Record]) -> Phase:
         """Whether training goes on as it did: with noise, and at the level rate.
 
         Members of all fits decide together about noise: they share the draws of a step.
         """
+        step, spared = curve[-1].step, self.settings.spared
         tired = step > self.settings.patience * walk.best_step + GRACE
         if phase.noisy and self.due and (tired or step >= self.due):
             self.due += self.settings.trial * self.settings.n_steps
-            flat = walk.best if tired else walk.average
+            flat, bought = (walk.best, 0.0) if tired else (walk.average, progress(curve, spared))
             gain = gain_of_noise(self.model, flat, phase.z_eval, self.waves, self.rows, held)
-            earns = gain.mean > gain.error
+            earns = gain.mean > max(gain.error, bought)
             if not earns:
                 phase = self.plain()
                 walk.best_loss = pooled(self.judged(walk.best, phase.z_eval), self.n_fits)
-                self.schedule.stretch(step, self.settings.spared)
+                self.schedule.stretch(step, spared)
         if tired:
             walk.go_back()
             self.schedule.fall(step, round(FALL * walk.best_step))
@@ -314,3 +316,10 @@ class Trainer:
         walk.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
         scale = (walk.second / (1 - b2**walk.done)).sqrt_().add_(1e-8)
         return walk.first / scale / (1 - b1**walk.done)
+
+
+def progress(curve: Sequence[Record], factor: float) -> float:
+    """What held-out rows have gained since there were `factor` times fewer steps."""
+    last = curve[-1]
+    before = [record for record in curve if record.step * factor <= last.step]
+    return float((before[-1].held_out - last.held_out).nanmean()) if before else 0.0
