@@ -53,9 +53,8 @@ print(f"noise dropped: {model.noise_dropped_}")
 # Errors of two sizes are something else. A Gaussian must be wide for the few large ones; the mixture over draws is not.
 x = rng.uniform(-2, 2, 600)
 y = np.sin(2 * x) + np.where(rng.uniform(size=600) < 0.85, 0.05, 1.0) * rng.standard_normal(600)
-settings = {"max_iter": 200, "random_state": 0}
-mixture = HypernetRegressor(**settings).fit(x[:, None], y)
-plain = HypernetRegressor(generator="none", **settings).fit(x[:, None], y)
+mixture = HypernetRegressor(random_state=0).fit(x[:, None], y)
+plain = HypernetRegressor(generator="none", random_state=0).fit(x[:, None], y)
 
 error = np.linspace(-2, 2, 400)
 row = np.zeros((400, 1))
