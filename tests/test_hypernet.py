@@ -402,3 +402,30 @@ def test_an_unfitted_model_says_so():
         regressor().sample_functions()
     with pytest.raises(NotFittedError):
         classifier().predict(XC)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_an_interruption_keeps_the_best_weights_so_far(monkeypatch, held):
+    def impatient(self):
+        def watch(record):
+            if record.step >= 60:
+                raise KeyboardInterrupt
+
+        return watch
+
+    whole = regressor(early_stopping=held).fit(X, Y)
+    monkeypatch.setattr(HypernetRegressor, "_watch", impatient)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 60 updates; the best weights so far are kept"):
+        model = regressor(early_stopping=held).fit(X, Y)
+    assert model.t_ == 60 < whole.t_
+    assert len(model.loss_curve_) < len(whole.loss_curve_)
+    assert model.score(X, Y) > 0.3
+
+
+def test_an_interruption_before_there_is_anything_is_the_users(monkeypatch):
+    def interrupt(self, *rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skhyper.core.noise.training.Trainer.advance", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        regressor().fit(X, Y)

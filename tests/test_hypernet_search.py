@@ -156,3 +156,26 @@ def test_more_than_one_alpha_is_refused(data, regressor, setting, value):
 def test_groups_of_features_are_refused(data, regressor):
     with pytest.raises(ValueError, match="decay_groups"):
         HyperTrainingSearchCV(regressor, decay_groups=[0] * 10).fit(*data)
+
+
+def test_an_interruption_keeps_what_was_trained_to_its_end(monkeypatch, data, regressor):
+    batches = []
+    train = HypernetRegressor._fit_alphas
+
+    def counted(self, *rest):
+        batches.append(rest)
+        return train(self, *rest)
+
+    def impatient(self):
+        def watch(record):
+            if len(batches) == 4:
+                raise KeyboardInterrupt
+
+        return watch
+
+    monkeypatch.setattr(HypernetRegressor, "_fit_alphas", counted)
+    monkeypatch.setattr(HypernetRegressor, "_watch", impatient)
+    search = HyperTrainingSearchCV(regressor, cv=3, refit=False).fit(*data)
+    assert "interrupted" in search.stop_reason_
+    assert len(batches) == 4
+    assert np.isfinite(search.best_score_)

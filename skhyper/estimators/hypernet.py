@@ -175,7 +175,7 @@ class BaseHypernet(BaseEstimator, ABC):
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
     ) -> Self:
-        """Train all members.
+        """Train all members. An interruption keeps the best weights so far, with a ConvergenceWarning.
 
         Parameters
         ----------
@@ -288,6 +288,8 @@ class BaseHypernet(BaseEstimator, ABC):
             with torch_session(len(alphas) * _work(model, state, settings)):
                 rows = model, state, encoded.data, holding, settings
                 fits = run_alphas(*rows, alphas, generator, self._like(), self._watch())
+        if fits[0].interrupted:  # the search keeps what was trained to its end
+            raise KeyboardInterrupt
         fitted = []
         for alpha, fit in zip(alphas, fits, strict=True):
             one = copy(self).set_params(alpha=alpha)
@@ -330,6 +332,12 @@ class BaseHypernet(BaseEstimator, ABC):
         rows_seen = fit.n_steps * min(settings.batch_size, n)
         self.n_iter_ = max(1, round(rows_seen / n)) + (self.n_iter_ if again else 0)
         self.n_rollbacks_ = fit.n_rollbacks
+        if fit.interrupted:
+            warnings.warn(
+                f"Training was interrupted after {fit.n_steps} updates; the best weights so far are kept.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         if fit.n_rollbacks:
             warnings.warn(
                 f"The loss was not finite {fit.n_rollbacks} time(s); the members concerned went on from their best "

@@ -38,6 +38,7 @@ class Fit(NamedTuple):
     optimizer: tuple[Tensor, Tensor, int]
     n_steps: int
     dropped: bool  # whether the noise was
+    interrupted: bool
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,9 @@ def run_alphas(
         first, second, done = trained.optimizer
         curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
         n_rollbacks = int(trained.n_rollbacks[own].sum())
-        fits.append(Fit(back, curve, n_rollbacks, (first[own], second[own], done), trained.n_steps, trained.dropped))
+        moments = first[own], second[own], done
+        ends = trained.n_steps, trained.dropped, trained.interrupted
+        fits.append(Fit(back, curve, n_rollbacks, moments, *ends))
     return fits
 
 

@@ -118,6 +118,7 @@ class Trained(NamedTuple):
     optimizer: tuple[Tensor, Tensor, int]  # moments and number of steps, where another run may go on
     n_steps: int
     dropped: bool  # whether the noise was
+    interrupted: bool  # by the user, who gets the best weights so far
 
 
 class Phase(NamedTuple):
@@ -232,27 +233,39 @@ class Trainer:
         watch: Callable[[Record], None] = lambda record: None,
         optimizer: tuple[Tensor, Tensor, int] | None = None,
     ) -> Trained:
-        """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
+        """Train from `start`, (M, P); `optimizer` is where an earlier run left it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If training is interrupted before the first look.
+        """
         walk, schedule = Walk.begin(start, self.layout, optimizer), self.schedule
         batches, phase = self.batches(), self.noisy()
         averaged = 0.0 if self.held_rows is None else AVERAGED
         curve: list[Record] = []
         step, looked, look = 0, 0, self.next_look(0)
-        while step < schedule.n_steps:
-            self.advance(walk, next(batches), phase, step)
-            step += 1
-            walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
-            if step >= min(look, schedule.n_steps):
-                record = self.look(walk, phase, step, step - looked)
-                curve.append(record)
-                watch(record)
-                looked, look = step, self.next_look(step)
-                if self.held_rows is not None and not schedule.falls(step):
-                    phase = self.reconsider(walk, phase, self.held_rows, curve)
+        interrupted = False
+        try:
+            while step < schedule.n_steps:
+                self.advance(walk, next(batches), phase, step)
+                step += 1
+                walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
+                if step >= min(look, schedule.n_steps):
+                    record = self.look(walk, phase, step, step - looked)
+                    curve.append(record)
+                    looked, look = step, self.next_look(step)
+                    watch(record)
+                    if self.held_rows is not None and not schedule.falls(step):
+                        phase = self.reconsider(walk, phase, self.held_rows, curve)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not curve:
+                raise
         if not phase.noisy:
             walk.best[:, self.perturbs] = 0.0
         moments = walk.first, walk.second, walk.done
-        return Trained(walk.best, curve, walk.n_rollbacks, moments, schedule.n_steps, not phase.noisy)
+        return Trained(walk.best, curve, walk.n_rollbacks, moments, step, not phase.noisy, interrupted)
 
     def look(self, walk: Walk, phase: Phase, step: int, n_steps: int) -> Record:
         """What the averaged weights are worth after some more steps; the best are kept."""
