@@ -88,8 +88,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
         power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
-        Passes through the rows. "auto": 500 updates for at most 100 distinct rows, else 300 passes, but no less than
-        18,000 updates (60 for each row, if that is less) and no more than 36,000.
+        Passes through the rows; `patience` may end them earlier. "auto": 500 updates for at most 100 distinct rows,
+        else 300 passes, but no less than 18,000 updates (60 for each row, if that is less) and no more than 36,000.
     early_stopping : bool or "auto", default="auto"
         Whether each member holds out rows, whose likelihood chooses its best weights and rescales its noise (softens
         its probabilities). "auto": from 12 distinct rows on.
