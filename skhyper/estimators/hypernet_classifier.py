@@ -45,8 +45,9 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         Share of the updates in [0, 1) after which, again and again until the rate falls, noise is dropped that
         held-out rows see no use for: where it gains no more log-likelihood than the standard error of that gain, or
         than they gained since there were 1.8 times fewer updates. With `max_iter="auto"` the updates that are left are
-        then 1.8 times as many, which takes as long; else their number stays, and the error alone decides. 0: noise is
-        never dropped; nor is it with at most 100 distinct rows.
+        then 1.8 times as many, which takes as long; else their number stays, and the error alone decides. The share
+        is raised to 1,500 updates, or to a fifth of few. 0: noise is never dropped; nor is it with at most 100 distinct
+        rows.
     residual : bool, default=True
         Whether weights are a learnt base plus what the noise adds. It also brings learnt scales of the features and a
         linear skip. False: the hypernetwork must make all of the weights.

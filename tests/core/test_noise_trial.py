@@ -115,13 +115,21 @@ def test_noise_is_tried_again_until_the_rate_falls(monkeypatch):
     gains = iter([Gain(0.3, 0.2), Gain(0.1, 0.2)])
     monkeypatch.setattr("skhyper.core.noise.training.progress", lambda *rest: 0.0)
     monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: next(gains))
-    job, flat = trainer(trial=0.125, decay_from=0.8)
+    job, flat = trainer(decay_from=0.8)
     trained = job.run(flat)
     assert trained.dropped
-    assert trained.n_steps == 10 + 45
+    assert trained.n_steps == 20 + 30
     monkeypatch.setattr("skhyper.core.noise.training.gain_of_noise", lambda *rest: Gain(0.1, 0.2))
     job, flat = trainer(trial=0.5, decay_from=0.4)
     assert not job.run(flat).dropped
+
+
+@pytest.mark.parametrize(
+    ("trial", "n_steps", "due"),
+    [(0.1, 18000, 1800), (0.1, 10000, 1500), (0.1, 2000, 400), (0.25, 40, 10), (0.0, 40, np.inf)],
+)
+def test_noise_is_not_tried_before_it_can_have_learnt_its_use(trial, n_steps, due):
+    assert trainer(trial=trial, n_steps=n_steps)[0].due == due
 
 
 def test_progress_is_what_held_out_rows_gained_since_there_were_fewer_steps():

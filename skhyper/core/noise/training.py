@@ -37,6 +37,8 @@ HELD_STD = 1.0
 AVERAGED = 0.1
 # Held-out rows are looked at first after so many steps, then after so many more, or this share of the steps so far.
 FIRST_LOOK, LOOK_SHARE = 20, 1 / 8
+# From one trial of the noise to the next no fewer steps than these, or than this share of all: draws learn their use.
+TRIAL_STEPS, TRIAL_SHARE = 1500, 0.2
 # Steps that are always waited for something better, and length of the fall in those that led to the best weights.
 GRACE, FALL = 200, 1.5
 
@@ -164,7 +166,9 @@ class Trainer:
         self.schedule = Schedule(
             settings.learning_rate, settings.warmup * settings.n_steps, settings.decay_from, settings.n_steps
         )
-        self.due = settings.trial * settings.n_steps  # the step of the next trial of the noise; 0: there is none
+        least = min(TRIAL_STEPS, TRIAL_SHARE * settings.n_steps)
+        self.trial = max(settings.trial * settings.n_steps, least) if settings.trial else inf
+        self.due = self.trial  # the step of the next trial of the noise
         self.held = layout.spread("held").to(like.device).nonzero()[:, 0]  # columns that follow held-out rows
         self.perturbs = layout.spread("perturbs").to(like.device).nonzero()[:, 0]
         if self.held_rows is not None:
@@ -282,8 +286,8 @@ class Trainer:
         """
         step, spared = curve[-1].step, self.settings.spared
         tired = step > self.settings.patience * walk.best_step + GRACE
-        if phase.noisy and self.due and (tired or step >= self.due):
-            self.due += self.settings.trial * self.settings.n_steps
+        if phase.noisy and self.trial < inf and (tired or step >= self.due):
+            self.due += self.trial
             flat, bought = (walk.best, 0.0) if tired else (walk.average, progress(curve, spared))
             gain = gain_of_noise(self.model, flat, phase.z_eval, self.waves, self.rows, held)
             earns = gain.mean > max(gain.error, bought)
