@@ -103,6 +103,11 @@ class BaseHypernet(BaseEstimator, ABC):
     # Of the first layer, with a residual base: regression gains by a start from rougher functions, labels do not.
     _first_gain: ClassVar[float] = 1.0
 
+    @property
+    def _mean_weight(self) -> float:
+        """Of the error of the mean beside the likelihood; labels have none."""
+        return 0.0
+
     @abstractmethod
     def _noise_model(self, n_targets: int) -> NoiseModel:
         """The noise model."""

@@ -26,7 +26,9 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
 
     over its training rows, with K draws a step, s_i the weights of rows (mean 1) and c_j the number of inputs of the
     layer that w_j belongs to. Probabilities are the mean of the softmaxes over members and over draws of a noise bank
-    that is fixed at fit: predictions are deterministic and do not depend on the other rows.
+    that is fixed at fit: predictions are deterministic and do not depend on the other rows. By default a minibatch is
+    dealt out over the draws, each row sees one of them, and the loss is that of a = 0; what keeps the spread of the
+    weights from vanishing is that it follows held-out rows.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         whose optimum is a single weight vector.
     n_train_samples : int, default=4
         K, draws of the weights in a training step.
-    draws : {"shared", "dealt", "row"}, default="shared"
+    draws : {"shared", "dealt", "row"}, default="dealt"
         "shared": each of the K draws sees the whole minibatch; "dealt": the minibatch is dealt out over them; "row":
         each row has a draw of its own. The last two leave one draw a row, so that `objective` has no say.
     n_samples : int, default=16
@@ -166,7 +168,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
     noise model. Only what members disagree about is epistemic.
 
-    One training step costs about M K times that of the main network with shared draws, M times with dealt ones.
+    One training step costs about M K times that of the main network with shared draws, at most 2 M
+    times with dealt ones.
 
     References
     ----------
@@ -209,7 +212,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         input_noise: float = 0.0,
         objective: float = 0.5,
         n_train_samples: int = 4,
-        draws: str = "shared",
+        draws: str = "dealt",
         n_samples: int = 16,
         class_weight: Any = None,
         n_estimators: int = 4,

@@ -166,6 +166,7 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
         **({"warmup": 0.0, "decay_from": 1.0} if level else {}),
         alpha=float(estimator.alpha),
         exponent=float(estimator.objective),
+        mean_weight=float(estimator._mean_weight),
         n_draws=int(estimator.n_train_samples) if stochastic else 1,
         dealing=Dealing(estimator.draws) if stochastic and not (small and not one_pass) else Dealing.SHARED,
         trial=float(estimator.noise_trial) if trial else 0.0,

@@ -35,11 +35,13 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         (1/n) sum_i s_i [-(1/a) log (1/K) sum_k p(y_i | f(x_i; g(z_k)))^a] + alpha / (2 n) sum_j c_j w_j^2
 
     over its training rows, with K draws a step, p Gaussian, s_i the sample weights (mean 1) and c_j the number of
-    inputs of the layer that w_j belongs to. z has d entries, mean 0 and covariance I: orthogonal pairs of opposite
-    sign, of length sqrt(d), where draws are shared in the last layer; else N(0, I). By default the noise moves the last
-    layer alone, means and standard deviations alike: densities may be skewed or have heavy tails. The predictive
-    distribution is the mixture over members and over draws of a noise bank that is fixed at fit: predictions are
-    deterministic and do not depend on the other rows.
+    inputs of the layer that w_j belongs to. Where draws see the same rows, `mean_weight` (1/n) sum_i s_i (y_i - m_i)^2
+    / (2 v_i) is added, with m_i and v_i the mean and the variance of the mixture over draws (v_i held constant):
+    likelihood alone cares little for the mean of a density that is far from Gaussian. z has d entries, mean 0 and
+    covariance I: orthogonal pairs of opposite sign, of length sqrt(d), where draws are shared in the last layer; else
+    N(0, I). By default the noise moves the last layer alone, means and standard deviations alike: densities may be
+    skewed or have heavy tails. The predictive distribution is the mixture over members and over draws of a noise bank
+    that is fixed at fit: predictions are deterministic and do not depend on the other rows.
 
     Parameters
     ----------
@@ -75,6 +77,9 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     objective : float, default=1.0
         The exponent a in [0, 1]. 1 is the marginal likelihood of each row, 0 the mean log likelihood over draws,
         whose optimum is a single weight vector.
+    mean_weight : float, default=2.0
+        Weight of the squared error of the mixture's mean beside the likelihood, in [0, inf); only with several draws
+        that are shared.
     n_train_samples : int, default=16
         K, draws of the weights in a training step.
     draws : {"shared", "dealt", "row"}, default="shared"
@@ -190,11 +195,12 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
     noise model. Only what members disagree about is epistemic.
 
-    One training step costs about 1.8 times that of M plain networks with noise in the last layer; with noise in all of
+    One training step costs about 1.9 times that of M plain networks with noise in the last layer; with noise in all of
     them K times as much where draws are shared, twice where they are dealt out.
 
     Each member's noise is calibrated by itself on its held-out rows; the variance between members, which the mixture
-    adds, is taken from it.
+    adds, is taken from it. Few rows leave the factor of sigma uncertain: draws take its logarithm from a normal
+    distribution with the standard deviation 2 / sqrt(n), n the number of rows held out, so that tails are heavier.
 
     References
     ----------
@@ -222,6 +228,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         "noise_model": [StrOptions(set(NOISE_MODELS))],
         "min_std": [Interval(Real, 0, None, closed="left")],
         "bounds": [tuple, list, None],
+        "mean_weight": [Interval(Real, 0, None, closed="left")],
         "conformal_fraction": [Interval(Real, 0, 1, closed="neither"), None],
     }
     _y_numeric = True
@@ -241,6 +248,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         hypernet_dropout: float = 0.0,
         input_noise: float = 0.0,
         objective: float = 1.0,
+        mean_weight: float = 2.0,
         n_train_samples: int = 16,
         draws: str = "shared",
         n_samples: int = 16,
@@ -277,6 +285,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         self.hypernet_dropout = hypernet_dropout
         self.input_noise = input_noise
         self.objective = objective
+        self.mean_weight = mean_weight
         self.n_train_samples = n_train_samples
         self.draws = draws
         self.n_samples = n_samples
@@ -302,6 +311,10 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         self.verbose = verbose
         self.warm_start = warm_start
 
+    @property
+    def _mean_weight(self) -> float:
+        return self.mean_weight
+
     @classmethod
     def from_paper(cls, **overrides: Any) -> Self:
         """Give the settings of Sheikh et al. (2017), as far as they are printed.
@@ -322,7 +335,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         model : HypernetRegressor
             Unfitted.
         """
-        return cls(**{**PAPER, "noise_model": "squared", **overrides})
+        return cls(**{**PAPER, "noise_model": "squared", "mean_weight": 0.0, **overrides})
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(

@@ -253,7 +253,7 @@ class PredictsDistributions(BaseHypernet, ABC):
         """The predictive distribution in y's unit, from outputs (M, S, n, O)."""
         noise, scale = self._model.noise, 1 / state.y_scaling.factor
         parts = self._model.layout.split(state.flat.double())
-        log_sigma = noise.log_sigma(parts, outputs) + state.log_factor
+        log_sigma = noise.log_sigma(parts, outputs) + state.log_factor[: outputs.shape[1], None]
         mean = outputs[..., : noise.n_targets] * scale + state.y_scaling.center
         std = (torch.exp(log_sigma) * scale).clamp_min(max(self.min_std, TINY)).expand_as(mean)
         mixture = Mixture(mean.flatten(0, 1), std.flatten(0, 1))

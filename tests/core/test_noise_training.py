@@ -8,12 +8,12 @@ import torch
 from noise_problems import GENERATORS, held_out_loss, make_model, normal, seeded
 from scipy import stats
 
-from skhyper.core.noise.calibration import calibrate, calibrated_losses, disagreement
+from skhyper.core.noise.calibration import calibrate, calibrated_losses, disagreement, normal_levels
 from skhyper.core.noise.dealing import Dealing, arrange, hold_out, minibatches
 from skhyper.core.noise.full_generator import FullGenerator
 from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedastic, Homoscedastic, marginal
 from skhyper.core.noise.members import Walk
-from skhyper.core.noise.objective import Rows
+from skhyper.core.noise.objective import Objective, Rows
 from skhyper.core.noise.procedure import Holding
 from skhyper.core.noise.rows import Data
 from skhyper.core.noise.scaling import moments, robust_scaling, standard_scaling, weighted_quantile
@@ -57,6 +57,35 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences(dealing, noise):
     direction, step = normal(*flat.shape, seed=9) * free, 1e-5
     ends = [loss(job, flat + sign * step * direction, index)[0] for sign in (1, -1)]
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * step), (found * direction).sum(1), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("last_only", [True, False])
+@pytest.mark.parametrize("name", ["homoscedastic", "heteroscedastic", "squared"])
+def test_the_error_of_the_mean_is_added_with_the_slope_of_recorded_operations(name, last_only):
+    noise = Heteroscedastic(2) if name == "heteroscedastic" else NOISES[name]
+    model, flat = make_model(GENERATORS["full"], noise=noise, last_only=last_only)
+    data = Rows(normal(9, 3, seed=5), normal(9, 2, seed=6), 0.5 + normal(9, seed=7).abs())
+    z, index = normal(2, 5, 3, seed=8), torch.arange(9).expand(2, 9)
+    without, added = (
+        Objective(model, data, None, 1.0, mean_weight, seeded()).loss(
+            model.layout.split(flat), index, arrange(Dealing.SHARED, 9, 5), z
+        )
+        for mean_weight in (0.0, 3.0)
+    )
+    parts = model.layout.split(flat.requires_grad_())
+    outputs = model.network.outputs(parts, data.x[None], z, None)
+    means, mean = outputs[..., :2], outputs[..., :2].mean(1)
+    spread = (means - mean[:, None]).square() + torch.exp(2 * noise.log_sigma(parts, outputs))
+    variance = spread.mean(1) if name != "squared" else spread.mean(1) - 0.5
+    importance = noise.score(parts, outputs, data.y[None, None]).importance.mean(1)
+    error = ((data.y - mean).square() / (2 * variance.detach())).sum(-1)
+    expected = 3 * (data.weight * importance * error).mean(1)
+    torch.testing.assert_close(added[0] - without[0], expected)
+    (slope,) = torch.autograd.grad(expected.sum(), flat)
+    free = torch.ones(flat.shape[1], dtype=torch.bool)
+    free[model.layout.spread("held").nonzero()[:, 0]] = False
+    found = model.layout.join(added[1], flat) - model.layout.join(without[1], flat)
+    torch.testing.assert_close(found[:, free], slope[:, free], rtol=1e-10, atol=1e-12)
 
 
 @DEALINGS
@@ -447,11 +476,42 @@ def test_sigma_leaves_room_for_the_members_disagreement(gap):
     data = Rows(normal(400, 3), y, torch.ones(400, dtype=torch.float64))
     held = torch.arange(400).expand(2, -1)
     model, flat, bank = constant_members([-gap, gap])
-    c = float(calibrate(model, flat, bank, None, data, held))
+    c = float(calibrate(model, flat, bank, None, data, held).mean())
     residuals = torch.cat([y - gap, y + gap]).square().mean()
     alone = float(residuals) if gap < 1 else np.exp(2 * 3.0)  # log factors end at 3
     left = alone - gap**2 if gap < 1 else alone * 0.25
     assert np.exp(2 * c) == pytest.approx(left, rel=0.01 if gap < 1 else 0.2)
     one = calibrate(model, flat[:1], bank[:1], None, data, held[:1])
     own = float((y + gap).square().mean()) if gap < 1 else alone
-    assert np.exp(2 * float(one)) == pytest.approx(own, rel=0.01 if gap < 1 else 0.2)
+    assert np.exp(2 * float(one.mean())) == pytest.approx(own, rel=0.01 if gap < 1 else 0.2)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_draws_take_the_factor_from_its_uncertainty(together):
+    """Their variance is 4 / n, with n the number of rows that somebody holds out, weights taken into account."""
+    weight = 0.5 + normal(60, seed=7).abs()
+    data = Rows(normal(60, 3), normal(60, 2, seed=2), weight)
+    model, flat = make_model(GENERATORS["full"])
+    held = torch.arange(30).expand(2, 30) if together else torch.arange(60).reshape(2, 30)
+    factors = calibrate(model, flat, normal(2, 16, 3), None, data, held)
+    n_rows = weight[:30].sum() ** 2 / weight[:30].square().sum() if together else weight.sum() ** 2 / (weight @ weight)
+    moved = factors - factors.mean(0)
+    torch.testing.assert_close(moved.square().mean(0), (4 / n_rows).expand(2))
+    assert torch.equal(factors[::2], factors[1::2])
+    assert len(factors[:, 0].unique()) == 8
+    alone = calibrate(model, flat, normal(2, 1, 3), None, data, held)
+    assert alone.shape == (1, 2)
+
+
+def test_levels_are_those_of_a_normal_distribution_whatever_their_number():
+    levels = normal_levels(400)
+    assert float(levels.mean()) == pytest.approx(0.0, abs=1e-12)
+    assert float(levels.square().mean()) == pytest.approx(1.0)
+    assert float(levels.pow(4).mean()) == pytest.approx(3.0, rel=0.1)
+    first = levels[:16].unique()
+    assert len(first) == 8
+    assert float(first.mean()) == pytest.approx(0.0, abs=0.2)
+    assert float(first.square().mean()) == pytest.approx(1.0, rel=0.3)
+    assert normal_levels(2).tolist() == [0.0, 0.0]
+    assert normal_levels(1).tolist() == [0.0]
+    assert normal_levels(3).tolist() == pytest.approx([1.0, 1.0, -1.0])

@@ -4,8 +4,13 @@ A log factor c is fitted to the pooled log likelihood of all members' held-out r
 mixture. The prediction is the mixture over all members, and its variance has their disagreement in it, which is part
 of the residuals that c was fitted to: so it is taken from sigma^2 again. With v the mean of the calibrated sigma^2
 and D that of the variance between members, sigma^2 is multiplied by 1 - D / v, and by no less than `LEAST`.
+
+Few rows do not know c well: the draws of the noise bank take it from a normal distribution about the fitted one, with
+the standard deviation `UNCERTAINTY` / sqrt(n), n the number of held-out rows. The mixture then has the heavier tails of
+a predictive distribution whose scale is uncertain.
 """
 
+from math import sqrt
 from typing import NamedTuple
 
 import torch
@@ -20,6 +25,10 @@ from .predictive import best_log_factor
 CALIBRATION_STD = 0.5
 # The least factor of sigma^2 that makes room for disagreement.
 LEAST = 0.25
+# Standard deviation of the log factor over draws, times the square root of the number of held-out rows.
+UNCERTAINTY = 2.0
+# Steps of a sequence that fills (0, 1) evenly, however long it is.
+GOLDEN = (5**0.5 - 1) / 2
 
 
 class Gain(NamedTuple):
@@ -78,18 +87,36 @@ def _finite(log_p: Tensor) -> Tensor:
 
 @torch.no_grad()
 def calibrate(model: Model, flat: Tensor, bank: Tensor, waves: Waves | None, rows: Rows, held: Tensor) -> Tensor:
-    """The log factor of sigma, (T,), or the log temperature, (1,), that held-out rows (M, n_val) ask for."""
+    """By held-out rows (M, n_val): log factors of sigma of the bank, (S, T); one log temperature, (1, 1), of labels."""
     parts, noise = model.layout.split(flat), model.noise
     outputs = held_out_outputs(model, rows.x, held, parts, bank, waves)
     weight = rows.weight[held]
     factor = fit_factor(noise, parts, outputs, rows.y[held], weight).factor
-    if len(held) == 1 or not isinstance(noise, Homoscedastic):
-        return factor
+    if not isinstance(noise, Homoscedastic):
+        return factor[None]
+    counted = rows.weight[held.unique()]
+    n_rows = float(counted.sum() ** 2 / counted.square().sum())
+    moved = UNCERTAINTY / sqrt(n_rows) * normal_levels(bank.shape[1])[:, None]
+    if len(held) == 1:
+        return factor + moved
     log_sigma = noise.log_sigma(parts, outputs)
     variance = torch.exp(2 * (log_sigma + factor.to(log_sigma)))
     variance = variance.expand(*outputs.shape[:-1], noise.n_targets).mean(1)
     share = _mean(disagreement(model, flat, bank, waves, rows, held), weight) / _mean(variance, weight)
-    return factor + 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu()
+    return factor + 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu() + moved
+
+
+def normal_levels(n_draws: int) -> Tensor:
+    """Quantiles of N(0, 1) for the draws of a bank, scaled to the mean square 1, (S,); one pair of draws, or one: zero.
+
+    Both of a mirrored pair have the same, so that sigma has nothing to do with the mean; and the first few are spread
+    as all are.
+    """
+    n_pairs = (n_draws + 1) // 2
+    order = ((torch.arange(n_pairs, dtype=torch.float64) * GOLDEN + 0.5) % 1).argsort().argsort()
+    levels = torch.special.ndtri((order.double() + 0.5) / n_pairs)
+    scale = levels.square().mean().sqrt().clamp_min(torch.finfo(levels.dtype).tiny)
+    return (levels / scale).repeat_interleave(2)[:n_draws]
 
 
 def calibrated_losses(

@@ -88,6 +88,15 @@ class Homoscedastic(NoiseModel):
         log_sigma = self.log_sigma(parts, outputs)
         return unweighted(*gaussian(y - outputs, log_sigma))
 
+    def mean_error(self, scored: Scored) -> tuple[Tensor, Tensor]:
+        """(y - m)^2 / (2 v) summed over targets, (M, 1, R), and its slope by m, (M, 1, R, T).
+
+        m and v are the mean and the variance of the mixture over draws that see the same rows; v is held constant.
+        """
+        r, inverse = scored.own[:2]
+        sigma = 1 / inverse
+        return error_of_mean(r * sigma, sigma.square())
+
     def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """d log p / d mean = r / sigma and d log p / d log sigma = r^2 - 1, r the residual over sigma."""
         by_mean, by_log_sigma = pull_gaussian(g, *scored.own)
@@ -100,6 +109,13 @@ def gaussian(residual: Tensor, log_sigma: Tensor) -> tuple[Tensor, Tensor, Tenso
     inverse = torch.exp(-log_sigma)
     r = residual * inverse
     return -(0.5 * (r * r + LOG_2PI) + log_sigma).sum(-1), r, inverse
+
+
+def error_of_mean(residual: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """`Homoscedastic.mean_error`, from the residuals of the draws and their variances, (M, G, R, T)."""
+    error = residual.mean(1, keepdim=True)
+    slope = -error / ((residual - error).square() + variance).mean(1, keepdim=True)
+    return -0.5 * (slope * error).sum(-1), slope
 
 
 def pull_gaussian(g: Tensor, r: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,6 +141,11 @@ class FixedScale(Homoscedastic):
         """Minus the squared error."""
         residual = y - outputs
         return unweighted(-residual.square().sum(-1), residual)
+
+    def mean_error(self, scored: Scored) -> tuple[Tensor, Tensor]:
+        """With the variance 1/2 of a draw."""
+        (residual,) = scored.own
+        return error_of_mean(residual, torch.full_like(residual, 0.5))
 
     def pull(self, parts: Parts, scored: Scored, g: Tensor, by_penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Twice the residual."""

@@ -6,7 +6,9 @@ The loss of a member is, over its training rows with weights s_i of mean 1 and d
 
 with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j), which
 `training.py` adds. Members share no parameter. By log p(y_i | x_i, z_k) the first term has the derivative -s_i r_k,
-where r_k = p_k^a / sum_l p_l^a is the responsibility of a draw for the row.
+where r_k = p_k^a / sum_l p_l^a is the responsibility of a draw for the row. In regression, where draws see the same
+rows, lambda s_i (y_i - m_i)^2 / (2 v_i) is added, with m_i and v_i the mean and the variance of the mixture over the
+draws, v_i held constant: likelihood alone cares little for the mean of a density that is far from Gaussian.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from .dealing import Groups
 from .layout import Layout, Parts
-from .likelihood import NoiseModel, marginal
+from .likelihood import Homoscedastic, NoiseModel, marginal
 from .network import PLAIN, StochasticMLP
 
 Waves = tuple[Tensor, Tensor, Tensor]
@@ -78,6 +80,8 @@ class Objective:
         The members' prior functions.
     exponent : float
         a.
+    mean_weight : float
+        lambda.
     generator : torch.Generator
         Of noise.
     """
@@ -86,6 +90,7 @@ class Objective:
     rows: Rows
     waves: Waves | None
     exponent: float
+    mean_weight: float
     generator: torch.Generator
 
     def __post_init__(self) -> None:
@@ -127,6 +132,11 @@ class Objective:
             losses = (by_log_p * scored.log_p).sum((1, 2))
         losses = losses + (by_penalty * scored.penalty).sum((1, 2))
         by_outputs, found = noise.pull(parts, scored, by_log_p, by_penalty)
+        if self.mean_weight and repeated and g > 1 and isinstance(noise, Homoscedastic):
+            error, slope = noise.mean_error(scored)
+            weight = self.mean_weight * share * scored.importance.mean(1, keepdim=True)
+            losses = losses + (weight * error).sum((1, 2))
+            by_outputs[..., : noise.n_targets] += weight[..., None] * slope / g
         return losses, found | network.pull(parts, tape, by_outputs)
 
     def _pooled(self, log_p: Tensor, share: Tensor, exponent: float | None = None) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ class State(NamedTuple):
     flat: Tensor  # (M, P)
     bank: Tensor  # (M, S, d)
     waves: Waves | None
-    log_factor: Tensor  # (T,), added to log sigma; (1,), log temperature
+    log_factor: Tensor  # (S, T), added to log sigma of each draw; (1, 1), log temperature
     x_scaling: Scaling
     y_scaling: Scaling
 
@@ -94,8 +94,8 @@ def begin(
     waves = model.network.draw_prior(n_members, generator)
     n_draws = n_samples if model.network.generator.stochastic else 1
     bank = model.network.generator.sample(n_members, n_draws, generator, torch.empty(0, dtype=torch.float64))
-    n_factors = 1 if isinstance(model.noise, Categorical) else model.noise.n_targets
-    return State(flat, bank, waves, torch.zeros(n_factors, dtype=torch.float64), x_scaling, y_scaling)
+    factors = (1, 1) if isinstance(model.noise, Categorical) else (n_draws, model.noise.n_targets)
+    return State(flat, bank, waves, torch.zeros(factors, dtype=torch.float64), x_scaling, y_scaling)
 
 
 def cast(state: State, like: Tensor) -> State:

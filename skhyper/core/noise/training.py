@@ -63,6 +63,8 @@ class Settings:
         Precision of the prior.
     exponent : float
         a.
+    mean_weight : float
+        lambda.
     n_draws : int
         K.
     dealing : Dealing
@@ -90,6 +92,7 @@ class Settings:
     decay_from: float = 0.4
     alpha: float = 1.0
     exponent: float = 0.5
+    mean_weight: float = 0.0
     n_draws: int = 8
     dealing: Dealing = Dealing.SHARED
     n_evaluations: int = 50
@@ -153,7 +156,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings, like = self.settings, self.rows.x
-        self.objective = Objective(self.model, self.rows, self.waves, settings.exponent, self.generator)
+        self.objective = Objective(
+            self.model, self.rows, self.waves, settings.exponent, settings.mean_weight, self.generator
+        )
         self.layout = layout = self.objective.layout
         self.rates = layout.spread("rate").to(like)
         alphas = torch.tensor([settings.alpha], dtype=torch.float64) if self.alphas is None else self.alphas
