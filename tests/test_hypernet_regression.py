@@ -157,6 +157,39 @@ def test_noise_is_dropped_where_it_has_no_use():
     assert not regressor(max_iter=100, noise_trial=0.0).fit(X, y).noise_dropped_
 
 
+def test_the_mean_has_a_term_of_its_own_where_draws_are_shared():
+    """Rows of two kinds, whose share depends on x: likelihood is content with either kind, the mean is not."""
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1, 1, (900, 2))
+    chance = 1 / (1 + np.exp(-4 * np.sin(3 * X[:, 0])))
+    y = np.where(rng.uniform(size=900) < chance, 4 + X[:, 1], 0) + 0.1 * rng.standard_normal(900)
+    expected = chance * (4 + X[:, 1])
+    settings = {"noise_trial": 0.0, "max_iter": 40, "hidden_layer_sizes": (20,), "n_samples": 16}
+    errors = [
+        np.abs(regressor(mean_weight=weight, **settings).fit(X[:600], y[:600]).predict(X[600:]) - expected[600:]).mean()
+        for weight in (2.0, 0.0)
+    ]
+    assert errors[0] < errors[1]
+    with_it, without = (
+        regressor(mean_weight=weight, draws="dealt", noise_layers="all").fit(X, y) for weight in (2.0, 0.0)
+    )
+    np.testing.assert_array_equal(with_it.predict(X), without.predict(X))
+
+
+def test_tails_are_heavier_where_few_rows_are_held_out():
+    """Each draw of a member has a factor of sigma of its own; the plain network has one draw."""
+    X, y = make_friedman1(1200, noise=1.0, random_state=0)
+    excess = []
+    for n in (120, 1200):
+        model = regressor(n_estimators=1, n_samples=16).fit(X[:n], y[:n])
+        spread = model._state["log_factor"][:, 0].std()
+        assert spread == pytest.approx(2 / np.sqrt(n / 10), rel=1e-6)
+        draws = model.sample_y(X[:1], 20_000)[0]
+        excess.append(np.mean((draws - draws.mean()) ** 4) / np.var(draws) ** 2 - 3)
+    assert excess[0] > excess[1]
+    assert regressor(generator="none").fit(X, y)._state["log_factor"].shape == (1, 1)
+
+
 def test_updates_are_more_where_noise_is_dropped_and_their_number_is_free(monkeypatch):
     monkeypatch.setattr("skhyper.estimators.hypernet_options.MIN_STEPS", 100)
     monkeypatch.setattr("skhyper.estimators.hypernet_options.MAX_STEPS", 100)
@@ -193,7 +226,8 @@ def test_members_share_no_hidden_noise_in_the_last_layer():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("noise_layers", "first"), ("patience", 0.5), ("noise_trial", 1.0), ("noise_trial", -0.1)]
+    ("name", "value"),
+    [("noise_layers", "first"), ("patience", 0.5), ("noise_trial", 1.0), ("noise_trial", -0.1), ("mean_weight", -1.0)],
 )
 def test_wrong_noise_parameters(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter of HypernetRegressor"):
