@@ -195,6 +195,8 @@ def test_min_std_is_a_floor():
         {"draws": "row", "input_noise": 0.3},
         {"objective": 0.0},
         {"objective": 1.0},
+        {"mean_weight": 0.0},
+        {"n_frequencies": 2},
         {"n_train_samples": 1},
         {"noise_dim": 2},
         {"noise_model": "homoscedastic"},

@@ -176,6 +176,48 @@ def test_the_mean_has_a_term_of_its_own_where_draws_are_shared():
     np.testing.assert_array_equal(with_it.predict(X), without.predict(X))
 
 
+@pytest.fixture(scope="module")
+def wavy():
+    """Of the first feature the target is a wave with short periods, of the second a line."""
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1, 1, (600, 2))
+    return X, np.sin(12 * X[:, 0]) + X[:, 1] + 0.1 * rng.standard_normal(600)
+
+
+def test_waves_join_where_held_out_rows_prove_their_use(wavy):
+    X, y = wavy
+    settings = {"max_iter": 150, "hidden_layer_sizes": (20,)}
+    model = regressor(**settings).fit(X[:400], y[:400])
+    plain = regressor(n_frequencies=0, **settings).fit(X[:400], y[:400])
+    assert model.n_frequencies_ == 4
+    assert plain.n_frequencies_ == 0
+    assert model.score(X[400:], y[400:]) > plain.score(X[400:], y[400:])
+    assert regressor(**settings).fit(X[:400], X[:400] @ [1, 2]).n_frequencies_ == 0
+    together = model.predict(X, return_std=True)
+    alone = [
+        np.concatenate(pair) for pair in zip(*(model.predict(x[None], return_std=True) for x in X[:20]), strict=True)
+    ]
+    np.testing.assert_allclose(alone[0], together[0][:20], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(alone[1], together[1][:20], rtol=1e-12, atol=1e-12)
+
+
+def test_where_nothing_can_prove_it_there_are_no_waves(wavy):
+    X, y = wavy
+    assert regressor(early_stopping=False).fit(X, y).n_frequencies_ == 0
+    assert regressor(learning_rate="constant").fit(X, y).n_frequencies_ == 0
+    assert regressor().fit(X[:80], y[:80]).n_frequencies_ == 0
+    assert regressor().partial_fit(X, y).n_frequencies_ == 0
+    assert regressor(n_frequencies=3).partial_fit(X, y).n_frequencies_ == 3
+    coarse = regressor(n_frequencies=3).fit(np.round(X), y)
+    np.testing.assert_array_equal(coarse.predict(X), regressor(n_frequencies=0).fit(np.round(X), y).predict(X))
+
+
+def test_a_warm_start_keeps_its_waves(wavy):
+    X, y = wavy
+    model = regressor(n_frequencies=2, warm_start=True).fit(X, y)
+    assert model.set_params(n_frequencies="auto").fit(X, y).n_frequencies_ == 2
+
+
 def test_tails_are_heavier_where_few_rows_are_held_out():
     """Each draw of a member has a factor of sigma of its own; the plain network has one draw."""
     X, y = make_friedman1(1200, noise=1.0, random_state=0)
@@ -227,7 +269,14 @@ def test_members_share_no_hidden_noise_in_the_last_layer():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("noise_layers", "first"), ("patience", 0.5), ("noise_trial", 1.0), ("noise_trial", -0.1), ("mean_weight", -1.0)],
+    [
+        ("noise_layers", "first"),
+        ("patience", 0.5),
+        ("noise_trial", 1.0),
+        ("noise_trial", -0.1),
+        ("mean_weight", -1.0),
+        ("n_frequencies", -1),
+    ],
 )
 def test_wrong_noise_parameters(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter of HypernetRegressor"):

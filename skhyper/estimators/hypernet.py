@@ -20,9 +20,10 @@ from ..boundary import check_weights, refuse_unreadable, to_tensor, torch_sessio
 from ..core.noise.likelihood import NoiseModel
 from ..core.noise.objective import Model
 from ..core.noise.predictor import Predictor, members_waves
-from ..core.noise.procedure import Fit, Holding, State, begin, run, run_alphas
+from ..core.noise.procedure import Fit, Holding, run, run_alphas
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
+from ..core.noise.state import Candidate, State, begin
 from ..core.noise.training import Record, Settings
 from .hypernet_options import (
     ACTIVATIONS,
@@ -32,6 +33,7 @@ from .hypernet_options import (
     SMALL_ROWS,
     SMALL_SHARE,
     resolve_device,
+    resolve_inputs,
     resolve_network,
     resolve_settings,
 )
@@ -92,6 +94,7 @@ class BaseHypernet(BaseEstimator, ABC):
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
+        "n_frequencies": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "preprocessing": [StrOptions(set(SCALINGS) - {None}), None],
         "device": [str],
         "dtype": [StrOptions({"float64", "float32"})],
@@ -147,7 +150,7 @@ class BaseHypernet(BaseEstimator, ABC):
         z = to_tensor(noise)[None, None].to(state.flat.dtype)
         predictor = Predictor(self._model, state.flat[member : member + 1], z, waves)
         with torch_session(), torch.no_grad():
-            return predictor.outputs(state.x_scaling(to_tensor(x)).to(state.flat.dtype))[0, 0].double()
+            return predictor.outputs(state.inputs(to_tensor(x)).to(state.flat.dtype))[0, 0].double()
 
     def _rows(self, X: ArrayLike) -> NDArray[np.float64]:
         """Checked rows of X."""
@@ -163,7 +166,7 @@ class BaseHypernet(BaseEstimator, ABC):
         for start in range(0, len(x), size):
             part = slice(start, min(start + size, len(x)))
             with torch_session(), torch.no_grad():
-                rows = state.x_scaling(to_tensor(x[part])).to(state.flat.dtype)
+                rows = state.inputs(to_tensor(x[part])).to(state.flat.dtype)
                 outputs = predictor.outputs(rows).double()
             yield part, outputs, state
 
@@ -276,12 +279,12 @@ class BaseHypernet(BaseEstimator, ABC):
         """Train, and store what was learnt."""
         n = len(encoded.data.x) - encoded.n_given
         with torch_session():
-            generator, model, state = self._begin(encoded, again)
+            generator, candidates = self._begin(encoded, settings, holding, again)
             optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
-            with torch_session(_work(model, state, settings)):
-                rows = model, state, encoded.data, holding, settings
-                fit = run(*rows, generator, self._like(), self._watch(), optimizer)
-        self._store(model, fit, settings, n, again, keep_optimizer)
+            with torch_session(_work(candidates[0], settings)):
+                job = candidates, encoded.data, holding, settings
+                fit = run(*job, generator, self._like(), self._watch(), optimizer)
+        self._store(fit, settings, n, again, keep_optimizer)
 
     def _fit_alphas(self, X: Any, y: Any, sample_weight: Any, alphas: Sequence[float]) -> list[Self]:
         """A fitted copy for each alpha, trained as one batch: all start alike and hold out the same rows."""
@@ -289,41 +292,47 @@ class BaseHypernet(BaseEstimator, ABC):
         settings = resolve_settings(self, encoded.small, len(encoded.data.x))
         holding = Holding(self._held_out_share(encoded))
         with torch_session():
-            generator, model, state = self._begin(encoded, again=False)
-            with torch_session(len(alphas) * _work(model, state, settings)):
-                rows = model, state, encoded.data, holding, settings
-                fits = run_alphas(*rows, alphas, generator, self._like(), self._watch())
+            generator, candidates = self._begin(encoded, settings, holding, again=False)
+            with torch_session(len(alphas) * _work(candidates[0], settings)):
+                job = candidates, encoded.data, holding, settings
+                fits = run_alphas(*job, alphas, generator, self._like(), self._watch())
         if fits[0].interrupted:  # the search keeps what was trained to its end
             raise KeyboardInterrupt
         fitted = []
         for alpha, fit in zip(alphas, fits, strict=True):
             one = copy(self).set_params(alpha=alpha)
-            one._store(model, fit, settings, len(encoded.data.x), again=False, keep_optimizer=False)
+            one._store(fit, settings, len(encoded.data.x), again=False, keep_optimizer=False)
             fitted.append(one)
         return fitted
 
-    def _begin(self, encoded: Encoded, again: bool) -> tuple[torch.Generator, Model, State]:
-        """Random numbers, the model, and where its training starts."""
+    def _begin(
+        self, encoded: Encoded, settings: Settings, holding: Holding, again: bool
+    ) -> tuple[torch.Generator, list[Candidate]]:
+        """Random numbers, and the models that may be trained, with the weights from which they start."""
         data = encoded.data
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if again:
             generator = torch.Generator().manual_seed((seed + 7919 * self.t_) % (2**31 - 1))
-            return generator, self._model, load_state(self._state)
+            return generator, [Candidate(self._model, load_state(self._state))]
         generator = torch.Generator().manual_seed(seed)
         own = Data(*(values[: len(data.x) - encoded.n_given] for values in data))
-        noise = self._noise_model(data.y.shape[1])
-        model = Model(resolve_network(self, data.x.shape[1], noise), noise)
-        scaling = SCALINGS[self.preprocessing](own.x, own.weight)
+        noise, targets = self._noise_model(data.y.shape[1]), self._target_scaling(own)
+        chooses = bool(holding.share or holding.n_given) and not encoded.small and settings.decay_from < 1
         self.t_ = 0
-        state = begin(model, self.n_estimators, self.n_samples, scaling, self._target_scaling(own), generator)
-        return generator, model, state
+        candidates = []
+        for inputs in resolve_inputs(self, own, chooses):
+            model = Model(resolve_network(self, inputs.n_columns, noise), noise)
+            state = begin(model, self.n_estimators, self.n_samples, inputs, targets, generator)
+            candidates.append(Candidate(model, state))
+        return generator, candidates
 
     def _like(self) -> torch.Tensor:
         """Of the precision and on the device of the training."""
         return torch.empty(0, dtype=getattr(torch, self.dtype), device=resolve_device(self.device))
 
-    def _store(self, model: Model, fit: Fit, settings: Settings, n: int, again: bool, keep_optimizer: bool) -> None:
-        self._model, self._state = model, dump_state(fit.state)
+    def _store(self, fit: Fit, settings: Settings, n: int, again: bool, keep_optimizer: bool) -> None:
+        self._model, self._state = fit.model, dump_state(fit.state)
+        self.n_frequencies_ = len(fit.state.inputs.frequencies)
         if keep_optimizer:
             self._optimizer = to_arrays(fit.optimizer)
         names = ("loss", "held_out", "spread")
@@ -366,6 +375,7 @@ class BaseHypernet(BaseEstimator, ABC):
         return say
 
 
-def _work(model: Model, state: State, settings: Settings) -> float:
+def _work(candidate: Candidate, settings: Settings) -> float:
     """Multiplications of a step, roughly."""
+    model, state = candidate
     return float(model.network.n_weights * len(state.flat) * settings.n_draws * settings.batch_size)

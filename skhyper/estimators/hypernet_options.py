@@ -12,11 +12,13 @@ import torch
 from ..core.noise.dealing import Dealing
 from ..core.noise.full_generator import FullGenerator
 from ..core.noise.generators import Generator
+from ..core.noise.inputs import Inputs, plain_inputs, wavy_inputs
 from ..core.noise.likelihood import NoiseModel
 from ..core.noise.low_rank_generator import LowRankGenerator
 from ..core.noise.network import ACTIVATIONS as ACTIVATIONS
 from ..core.noise.network import StochasticMLP
 from ..core.noise.point_generator import PointGenerator
+from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, no_scaling, robust_scaling, standard_scaling
 from ..core.noise.training import Settings
 
@@ -34,6 +36,9 @@ MAX_FULL = 2**19
 # Passes of "auto", and the bounds of its updates; the lower one is smaller for few rows.
 PASSES = 300
 MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 18000, 36000, 60
+
+# Frequencies of "auto", and the most waves that it considers.
+N_FREQUENCIES, MAX_WAVES = 4, 512
 
 # Steps without noise that cost as much as one with it.
 SPARED = 1.8
@@ -67,6 +72,7 @@ PAPER: dict[str, Any] = {
     "batch_size": 1,
     "max_iter": 2000,
     "early_stopping": False,
+    "n_frequencies": 0,
     "preprocessing": "standard",
 }
 
@@ -131,6 +137,17 @@ def resolve_network(estimator: Any, n_features: int, noise: NoiseModel) -> Stoch
         first_gain=estimator._first_gain if estimator.residual else 1.0,
         last_only=estimator.noise_layers == "last",
     )
+
+
+def resolve_inputs(estimator: Any, data: Data, chooses: bool) -> list[Inputs]:
+    """What the network sees of the rows; two of them where held-out rows are to choose."""
+    scaling = SCALINGS[estimator.preprocessing](data.x, data.weight)
+    plain, count = plain_inputs(scaling), estimator.n_frequencies
+    if count != "auto":
+        return [wavy_inputs(scaling, data.x, int(count)) if count else plain]
+    wavy = wavy_inputs(scaling, data.x, N_FREQUENCIES)
+    n_waves = wavy.n_columns - plain.n_columns
+    return [plain, wavy] if chooses and 0 < n_waves <= MAX_WAVES else [plain]
 
 
 def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = False) -> Settings:

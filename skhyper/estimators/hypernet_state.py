@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.noise.procedure import State
+from ..core.noise.inputs import Inputs
 from ..core.noise.scaling import Scaling
+from ..core.noise.state import State
 
 
 def to_arrays(values: Any) -> Any:
@@ -35,4 +36,6 @@ def dump_state(state: State) -> dict[str, Any]:
 def load_state(stored: dict[str, Any]) -> State:
     """The inverse of `dump_state`."""
     values = {name: to_tensors(value) for name, value in stored.items()}
-    return State(**{name: Scaling(*value) if name.endswith("scaling") else value for name, value in values.items()})
+    scaling, columns, frequencies = values["inputs"]
+    inputs = Inputs(Scaling(*scaling), columns, frequencies)
+    return State(**{**values, "inputs": inputs, "y_scaling": Scaling(*values["y_scaling"])})

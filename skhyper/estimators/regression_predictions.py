@@ -12,7 +12,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
 from ..boundary import refuse_unreadable, to_numpy, to_tensor, torch_session
 from ..core.noise.predictive import Distribution, Mixture, variance_parts
-from ..core.noise.procedure import State
+from ..core.noise.state import State
 from ..core.noise.truncated import Truncated
 from .hypernet import BaseHypernet, Uncertainty
 from .hypernet_state import load_state
@@ -264,7 +264,7 @@ class PredictsDistributions(BaseHypernet, ABC):
         x = self._rows(X)
         predictor, state = self._predictor(n_samples)
         with torch_session():
-            rows = state.x_scaling(to_tensor(x)).to(state.flat.dtype)
+            rows = state.inputs(to_tensor(x)).to(state.flat.dtype)
             mean = predictor.mean(rows, self._n_targets).double()
             values = to_numpy(mean / state.y_scaling.factor + state.y_scaling.center)
         return values[:, 0] if self._vector else values

@@ -11,11 +11,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from skhyper.core.noise.calibration import CALIBRATION_STD, Gain, calibrated_losses, gain_of_noise
+from skhyper.core.noise.course import Record, progress
 from skhyper.core.noise.dealing import Dealing, hold_out
 from skhyper.core.noise.likelihood import Categorical, Homoscedastic
 from skhyper.core.noise.members import Walk
 from skhyper.core.noise.objective import Rows
-from skhyper.core.noise.training import FALL, GRACE, Record, Settings, Trainer, progress
+from skhyper.core.noise.training import FALL, GRACE, Settings, Trainer
 
 N_STEPS, TRIAL = 40, 0.25
 

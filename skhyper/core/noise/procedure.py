@@ -1,6 +1,6 @@
-"""The fit as a whole: scale, hold out, train all members, calibrate on what was held out."""
+"""The fit as a whole: hold out, train all members, calibrate on what was held out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,30 +8,20 @@ import torch
 from torch import Tensor
 
 from .calibration import calibrate
+from .course import Course, Record, Watch
 from .dealing import hold_out
 from .likelihood import Categorical, FixedScale
-from .objective import Model, Rows, Waves
+from .objective import Model
+from .race import race
 from .rows import Data
-from .scaling import Scaling, moments
-from .training import Record, Settings, Trainer
-
-Watch = Callable[[Record], None]
-
-
-class State(NamedTuple):
-    """All that a fitted model is, as tensors."""
-
-    flat: Tensor  # (M, P)
-    bank: Tensor  # (M, S, d)
-    waves: Waves | None
-    log_factor: Tensor  # (S, T), added to log sigma of each draw; (1, 1), log temperature
-    x_scaling: Scaling
-    y_scaling: Scaling
+from .state import Candidate, State, cast, repeated, scaled_rows
+from .training import Settings, Trainer
 
 
 class Fit(NamedTuple):
-    """A state and how it came about."""
+    """A state of a model, and how it came about."""
 
+    model: Model
     state: State
     curve: list[Record]
     n_rollbacks: int
@@ -75,41 +65,8 @@ class Holding:
         return hold_out(n_members, self.share, strata, keep, generator)
 
 
-def target_scaling(y: Tensor, weight: Tensor) -> Scaling:
-    """Mean 0 and standard deviation 1; constant targets are only centred."""
-    mean, deviation = moments(y, weight)
-    return Scaling(mean, 1 / torch.where(deviation > 0, deviation, torch.ones_like(deviation)), torch.inf)
-
-
-def identity(n: int) -> Scaling:
-    """Of one-hot targets."""
-    return Scaling(torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64), torch.inf)
-
-
-def begin(
-    model: Model, n_members: int, n_samples: int, x_scaling: Scaling, y_scaling: Scaling, generator: torch.Generator
-) -> State:
-    """A model before training: its parameters, its noise bank, its prior functions."""
-    flat = model.layout.draw(n_members, generator)
-    waves = model.network.draw_prior(n_members, generator)
-    n_draws = n_samples if model.network.generator.stochastic else 1
-    bank = model.network.generator.sample(n_members, n_draws, generator, torch.empty(0, dtype=torch.float64))
-    factors = (1, 1) if isinstance(model.noise, Categorical) else (n_draws, model.noise.n_targets)
-    return State(flat, bank, waves, torch.zeros(factors, dtype=torch.float64), x_scaling, y_scaling)
-
-
-def cast(state: State, like: Tensor) -> State:
-    """The state on another device or in another precision; scalings stay where they are."""
-    state = state._replace(flat=state.flat.to(like), bank=state.bank.to(like))
-    if state.waves is None:
-        return state
-    frequencies, phases, amplitudes = (part.to(like) for part in state.waves)
-    return state._replace(waves=(frequencies, phases, amplitudes))
-
-
 def run(
-    model: Model,
-    state: State,
+    candidates: Sequence[Candidate],
     data: Data,
     holding: Holding,
     settings: Settings,
@@ -118,23 +75,24 @@ def run(
     watch: Watch = lambda record: None,
     optimizer: tuple[Tensor, Tensor, int] | None = None,
 ) -> Fit:
-    """Train from `state` on raw rows, and calibrate.
+    """Train on raw rows, and calibrate.
 
     Parameters
     ----------
+    candidates : one or two
+        Where there are two, held-out rows choose whether the second goes on in the place of the first.
     like : Tensor
         Its dtype and device are those of the training.
     optimizer : moments and number of steps, or None
         Where an earlier run ended.
     """
     alphas = [settings.alpha]
-    (fit,) = run_alphas(model, state, data, holding, settings, alphas, generator, like, watch, optimizer)
+    (fit,) = run_alphas(candidates, data, holding, settings, alphas, generator, like, watch, optimizer)
     return fit
 
 
 def run_alphas(
-    model: Model,
-    state: State,
+    candidates: Sequence[Candidate],
     data: Data,
     holding: Holding,
     settings: Settings,
@@ -144,55 +102,50 @@ def run_alphas(
     watch: Watch = lambda record: None,
     optimizer: tuple[Tensor, Tensor, int] | None = None,
 ) -> list[Fit]:
-    """Train a copy of `state` for each of some alphas, in the place of the settings' own, all as one batch.
+    """Train a copy of each candidate for each of some alphas, in the place of the settings' own, all as one batch.
 
     The copies start from the same weights and hold out the same rows; the other parameters are those of `run`.
     """
-    categorical = isinstance(model.noise, Categorical)
-    m, copies = len(state.flat), len(alphas)
+    m, copies = len(candidates[0].state.flat), len(alphas)
+    categorical = isinstance(candidates[0].model.noise, Categorical)
     train_rows, held_rows = holding.rows(data, m, categorical, generator)
-    weight = data.weight / data.weight.mean()
-    rows = Rows(*(v.to(like) for v in (state.x_scaling(data.x), state.y_scaling(data.y), weight)))
+    train = train_rows.repeat(copies, 1).to(like.device)
+    held = None if held_rows is None else held_rows.repeat(copies, 1).to(like.device)
     n_train = float(data.weight.sum() * train_rows.shape[1] / len(data.x))
-    work = cast(state, like)
-    device = like.device
-    noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    trainer = Trainer(
-        model,
-        rows,
-        train_rows.repeat(copies, 1).to(device),
-        None if held_rows is None else held_rows.repeat(copies, 1).to(device),
-        repeated(work, copies).waves,
-        settings,
-        noise,
-        n_train,
-        torch.tensor(alphas, dtype=torch.float64).repeat_interleave(m),
-        copies,
-    )
-    trained = trainer.run(repeated(work, copies).flat, watch, optimizer)
+    each = torch.tensor(alphas, dtype=torch.float64).repeat_interleave(m)
+    seed = int(torch.randint(2**62, (), generator=generator))
+
+    def course_of(candidate: Candidate) -> Course:
+        rows, start = scaled_rows(candidate.state, data, like), repeated(cast(candidate.state, like), copies)
+        noise = torch.Generator(like.device).manual_seed(seed)
+        trainer = Trainer(candidate.model, rows, train, held, start.waves, settings, noise, n_train, each, copies)
+        return Course(trainer, start.flat, optimizer)
+
+    first = course_of(candidates[0])
+    course = first if len(candidates) == 1 else race(first, lambda: course_of(candidates[1]), watch)
+    course.go(watch)
+    return fits_of(candidates[course is not first], course, copies)
+
+
+def fits_of(candidate: Candidate, course: Course, copies: int) -> list[Fit]:
+    """The calibrated copies."""
+    trained, trainer, model = course.finish(), course.trainer, candidate.model
     # The squared loss knows no sigma: without held-out rows it is that of the training rows.
-    judges = train_rows if held_rows is None and isinstance(model.noise, FixedScale) else held_rows
+    alone = trainer.held_rows is None and isinstance(model.noise, FixedScale)
+    judges = trainer.train_rows if alone else trainer.held_rows
+    work, m = cast(candidate.state, trainer.rows.x), len(candidate.state.flat)
     fits = []
     for k in range(copies):
         own = slice(k * m, (k + 1) * m)
         fitted = work._replace(flat=trained.flat[own])
-        factor = state.log_factor
+        factor = candidate.state.log_factor
         if judges is not None:
-            factor = calibrate(model, fitted.flat, fitted.bank, fitted.waves, rows, judges.to(device))
+            factor = calibrate(model, fitted.flat, fitted.bank, fitted.waves, trainer.rows, judges[own])
         back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
         first, second, done = trained.optimizer
         curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
         n_rollbacks = int(trained.n_rollbacks[own].sum())
         moments = first[own], second[own], done
         ends = trained.n_steps, trained.dropped, trained.interrupted
-        fits.append(Fit(back, curve, n_rollbacks, moments, *ends))
+        fits.append(Fit(model, back, curve, n_rollbacks, moments, *ends))
     return fits
-
-
-def repeated(state: State, copies: int) -> State:
-    """The members several times over."""
-    waves = state.waves
-    if waves is not None:
-        frequencies, phases, amplitudes = (part.repeat(copies, *(1,) * (part.ndim - 1)) for part in waves)
-        waves = frequencies, phases, amplitudes
-    return state._replace(flat=state.flat.repeat(copies, 1), bank=state.bank.repeat(copies, 1, 1), waves=waves)

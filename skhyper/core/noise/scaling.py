@@ -63,5 +63,16 @@ def no_scaling(x: Tensor, weight: Tensor) -> Scaling:
     return Scaling(torch.zeros(x.shape[1], dtype=x.dtype), torch.ones(x.shape[1], dtype=x.dtype), torch.inf)
 
 
+def target_scaling(y: Tensor, weight: Tensor) -> Scaling:
+    """Mean 0 and standard deviation 1; constant targets are only centred."""
+    mean, deviation = moments(y, weight)
+    return Scaling(mean, 1 / torch.where(deviation > 0, deviation, torch.ones_like(deviation)), torch.inf)
+
+
+def identity(n: int) -> Scaling:
+    """Of one-hot targets."""
+    return Scaling(torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64), torch.inf)
+
+
 def _inverse(scale: Tensor) -> Tensor:
     return torch.where(scale > 0, 1 / scale.where(scale > 0, torch.ones_like(scale)), torch.zeros_like(scale))

@@ -11,7 +11,7 @@ gain by the further steps that its time would buy, it is dropped, and the time g
 the plain network, at its price.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import repeat
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .calibration import calibrated_losses, gain_of_noise
+from .course import Course, Record, Trained, Watch, progress
 from .dealing import Dealing, Groups, arrange, minibatches
 from .members import Walk, pooled
 from .objective import Model, Objective, Rows, Waves
@@ -33,8 +34,6 @@ HELD_EVERY, HELD_DRAWS = 8, 4
 STOCK, MAX_STOCK = 32, 2**20
 # Standard deviation of the prior of hyperparameters.
 HELD_STD = 1.0
-# Length of the running average in steps so far.
-AVERAGED = 0.1
 # Held-out rows are looked at first after so many steps, then after so many more, or this share of the steps so far.
 FIRST_LOOK, LOOK_SHARE = 20, 1 / 8
 # From one trial of the noise to the next no fewer steps than these, or than this share of all: draws learn their use.
@@ -103,27 +102,6 @@ class Settings:
     optimizer: str = "adam"
     beta1: float = 0.9
     beta2: float = 0.98
-
-
-class Record(NamedTuple):
-    """One line of the curves, a number for each member."""
-
-    step: int
-    loss: Tensor
-    held_out: Tensor
-    spread: Tensor
-
-
-class Trained(NamedTuple):
-    """What training leaves."""
-
-    flat: Tensor  # (M, P)
-    curve: list[Record]
-    n_rollbacks: Tensor  # (M,)
-    optimizer: tuple[Tensor, Tensor, int]  # moments and number of steps, where another run may go on
-    n_steps: int
-    dropped: bool  # whether the noise was
-    interrupted: bool  # by the user, who gets the best weights so far
 
 
 class Phase(NamedTuple):
@@ -235,46 +213,16 @@ class Trainer:
         prior = walk.flat[:, self.held] / (HELD_STD**2 * n_rows)
         return mean.repeat_interleave(self.n_members // self.n_fits, 1).flatten(0, 1) + prior
 
-    @torch.inference_mode()
     def run(
         self,
         start: Tensor,
-        watch: Callable[[Record], None] = lambda record: None,
+        watch: Watch = lambda record: None,
         optimizer: tuple[Tensor, Tensor, int] | None = None,
     ) -> Trained:
-        """Train from `start`, (M, P); `optimizer` is where an earlier run left it.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            If training is interrupted before the first look.
-        """
-        walk, schedule = Walk.begin(start, self.layout, optimizer), self.schedule
-        batches, phase = self.batches(), self.noisy()
-        averaged = 0.0 if self.held_rows is None else AVERAGED
-        curve: list[Record] = []
-        step, looked, look = 0, 0, self.next_look(0)
-        interrupted = False
-        try:
-            while step < schedule.n_steps:
-                self.advance(walk, next(batches), phase, step)
-                step += 1
-                walk.average.lerp_(walk.flat, 1 / max(1.0, averaged * step))
-                if step >= min(look, schedule.n_steps):
-                    record = self.look(walk, phase, step, step - looked)
-                    curve.append(record)
-                    looked, look = step, self.next_look(step)
-                    watch(record)
-                    if self.held_rows is not None and not schedule.falls(step):
-                        phase = self.reconsider(walk, phase, self.held_rows, curve)
-        except KeyboardInterrupt:
-            interrupted = True
-            if not curve:
-                raise
-        if not phase.noisy:
-            walk.best[:, self.perturbs] = 0.0
-        moments = walk.first, walk.second, walk.done
-        return Trained(walk.best, curve, walk.n_rollbacks, moments, step, not phase.noisy, interrupted)
+        """Train from `start`, (M, P); `optimizer` is where an earlier run left it."""
+        course = Course(self, start, optimizer)
+        course.go(watch)
+        return course.finish()
 
     def look(self, walk: Walk, phase: Phase, step: int, n_steps: int) -> Record:
         """What the averaged weights are worth after some more steps; the best are kept."""
@@ -338,10 +286,3 @@ class Trainer:
         walk.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
         scale = (walk.second / (1 - b2**walk.done)).sqrt_().add_(1e-8)
         return walk.first / scale / (1 - b1**walk.done)
-
-
-def progress(curve: Sequence[Record], factor: float) -> float:
-    """What held-out rows have gained since there were `factor` times fewer steps."""
-    last = curve[-1]
-    before = [record for record in curve if record.step * factor <= last.step]
-    return float((before[-1].held_out - last.held_out).nanmean()) if before else 0.0
