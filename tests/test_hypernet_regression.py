@@ -192,7 +192,10 @@ def test_waves_join_where_held_out_rows_prove_their_use(wavy):
     assert model.n_frequencies_ == 4
     assert plain.n_frequencies_ == 0
     assert model.score(X[400:], y[400:]) > plain.score(X[400:], y[400:])
-    assert regressor(**settings).fit(X[:400], X[:400] @ [1, 2]).n_frequencies_ == 0
+    line = regressor(**settings).fit(X[:400], X[:400] @ [1, 2])
+    assert line.n_frequencies_ == 0
+    without = regressor(n_frequencies=0, **settings).fit(X[:400], X[:400] @ [1, 2])
+    np.testing.assert_array_equal(line.predict(X), without.predict(X))
     together = model.predict(X, return_std=True)
     alone = [
         np.concatenate(pair) for pair in zip(*(model.predict(x[None], return_std=True) for x in X[:20]), strict=True)

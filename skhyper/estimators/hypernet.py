@@ -320,9 +320,10 @@ class BaseHypernet(BaseEstimator, ABC):
         chooses = bool(holding.share or holding.n_given) and not encoded.small and settings.decay_from < 1
         self.t_ = 0
         candidates = []
-        for inputs in resolve_inputs(self, own, chooses):
+        for k, inputs in enumerate(resolve_inputs(self, own, chooses)):
             model = Model(resolve_network(self, inputs.n_columns, noise), noise)
-            state = begin(model, self.n_estimators, self.n_samples, inputs, targets, generator)
+            random = torch.Generator().manual_seed(seed + k) if k else generator  # a rival leaves the first one's alone
+            state = begin(model, self.n_estimators, self.n_samples, inputs, targets, random)
             candidates.append(Candidate(model, state))
         return generator, candidates
 
