@@ -101,7 +101,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         The learning rate falls, and training ends soon, once there were this many times the updates, at least 1, after
         which held-out rows were predicted best; training goes back to those weights. `math.inf`: it takes all of
         `max_iter`. Nothing is cut short with `learning_rate="constant"`.
-    n_frequencies : int or "auto", default="auto"
+    n_frequencies : int or "auto", default=0
         Frequencies of the waves, cosines and sines of its scaled value, that the network sees of each feature with more
         than 8 distinct values. "auto": 4 where held-out rows prove their use, else 0: after 1,500 updates (a fifth of
         few) with none, if that run still learns, as many with waves, which go on if their held-out loss is lower by
@@ -233,7 +233,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         early_stopping: Any = "auto",
         validation_fraction: Any = "auto",
         patience: float = 10.0,
-        n_frequencies: Any = "auto",
+        n_frequencies: Any = 0,
         preprocessing: str | None = "robust",
         device: str = "cpu",
         dtype: str = "float64",
