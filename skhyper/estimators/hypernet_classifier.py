@@ -105,8 +105,9 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         Frequencies of the waves, cosines and sines of its scaled value, that the network sees of each feature with more
         than 8 distinct values. "auto": 4 where held-out rows prove their use, else 0: after 1,500 updates (a fifth of
         few) with none, if that run still learns, as many with waves, which go on if their held-out loss is lower by
-        more than the other gained since there were four times fewer updates. 0 without held-out rows, with at most 100
-        distinct rows, and where there would be more than 512 waves.
+        more than the other gained since there were four times fewer updates. If it is lower by less, both go on, to a
+        fifth of all. 0 without held-out rows, with at most 100 distinct rows, and where there would be more than 512
+        waves.
     preprocessing : {"robust", "standard"} or None, default="robust"
         Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
         deviation; None: X as it is.

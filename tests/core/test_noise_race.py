@@ -12,7 +12,7 @@ from skhyper.core.noise.course import Course, Record
 from skhyper.core.noise.dealing import hold_out
 from skhyper.core.noise.inputs import FREQUENCY, plain_inputs, wavy_inputs
 from skhyper.core.noise.objective import Rows
-from skhyper.core.noise.race import FACTOR, SHARE, STEPS, race
+from skhyper.core.noise.race import FACTOR, LONGER, SHARE, STEPS, race
 from skhyper.core.noise.scaling import robust_scaling
 from skhyper.core.noise.training import Settings, Trainer
 
@@ -66,8 +66,10 @@ class Runner:
         self.curve, self.interrupted, self.until = [], False, None
 
     def go(self, watch=lambda record: None, until=None):
-        self.until = until
+        since, self.until = self.until or 0, until
         for step, loss in self.losses.items():
+            if not since < step <= until:
+                continue
             if self.interrupted_at is not None and step >= self.interrupted_at:
                 self.interrupted = True
                 if not self.curve:
@@ -75,7 +77,8 @@ class Runner:
                 return
             values = torch.tensor([loss, loss], dtype=torch.float64)
             self.curve.append(Record(step, values, values, values))
-        self.walk = SimpleNamespace(best_loss=torch.tensor([min(self.losses.values())] * 2))
+        best = min(float(record.held_out[0]) for record in self.curve)
+        self.walk = SimpleNamespace(best_loss=torch.tensor([best] * 2))
 
 
 EARLIER = int(STEPS / FACTOR)
@@ -83,15 +86,32 @@ EARLIER = int(STEPS / FACTOR)
 
 @pytest.mark.parametrize(
     ("gain", "gained", "goes_on"),
-    [(0.2, 0.1, "waves"), (0.1, 0.2, "plain"), (0.1, -0.2, "waves"), (-0.1, -0.2, "plain")],
+    [(0.2, 0.1, "waves"), (0.1, -0.2, "waves"), (-0.1, -0.2, "plain"), (-0.1, 0.2, "plain"), (0.0, 0.0, "plain")],
 )
-def test_waves_must_gain_more_than_steps_do(gain, gained, goes_on):
+def test_waves_that_gain_more_than_steps_go_on(gain, gained, goes_on):
     plain = Runner({EARLIER: 1.0 + gained, EARLIER + 1: 5.0, STEPS: 1.0})
-    plain_best = min(plain.losses.values())
-    rival = Runner({STEPS: plain_best - gain})
+    rival = Runner({STEPS: min(plain.losses.values()) - gain})
     chosen = race(plain, lambda: rival, lambda record: None)
     assert chosen is {"waves": rival, "plain": plain}[goes_on]
     assert plain.until == rival.until == STEPS
+
+
+@pytest.mark.parametrize(("steps_gain", "goes_on"), [(0.0, "waves"), (0.6, "plain")])
+def test_what_is_undecided_is_asked_again(steps_gain, goes_on):
+    """Waves are ahead by .5, and steps have gained 1; later they gain nothing more, or catch up."""
+    second = LONGER * STEPS
+    plain = Runner({EARLIER: 2.0, second / FACTOR: 1.2, STEPS: 1.0, second: 1.0 - steps_gain})
+    rival = Runner({STEPS: 0.5, second: 0.5})
+    chosen = race(plain, lambda: rival, lambda record: None)
+    assert chosen is {"waves": rival, "plain": plain}[goes_on]
+    assert plain.until == rival.until == second
+
+
+def test_while_steps_gain_as_much_there_are_no_waves():
+    steps = range(125, 8001, 125)
+    plain, rival = (Runner({k: ahead - np.log(k) for k in steps}) for ahead in (0.0, -0.5))
+    assert race(plain, lambda: rival, lambda record: None) is plain
+    assert plain.until == rival.until == SHARE * 20_000
 
 
 def test_the_race_of_a_short_run_is_short():

@@ -1,9 +1,10 @@
 """Whether waves are of use: a run without them and one with them, by held-out rows.
 
 The run without goes first. If its rate falls by the time of the race its best weights came early: it has learnt all
-that the rows can teach, and finer inputs would only be learnt by heart. Else the run with waves takes as many steps. It
-goes on in the place of the other if its held-out loss is lower by more than the other has gained since there were
-`FACTOR` times fewer steps, since what more steps will learn anyway needs no waves.
+that the rows can teach, and finer inputs would only be learnt by heart. Else the run with waves takes as many steps. If
+its held-out loss is no lower, the other goes on. If it is lower by more than the other has gained since there were
+`FACTOR` times fewer steps, it goes on in the other's place: what more steps will learn anyway needs no waves. In
+between both take half as many steps again, up to a share of all; then the run without goes on.
 """
 
 from collections.abc import Callable
@@ -11,22 +12,28 @@ from contextlib import suppress
 
 from .course import Course, Watch, progress
 
-# The step of the race, and the largest share of all that it may take.
-STEPS, SHARE = 1500, 0.2
+# The step of the race, the factor to the next one while it is undecided, and the largest share of all that it may take.
+STEPS, LONGER, SHARE = 1500, 1.5, 0.2
 FACTOR = 4.0
 
 
 def race(plain: Course, waves: Callable[[], Course], watch: Watch) -> Course:
     """The run that is to go on."""
-    step = min(STEPS, SHARE * plain.trainer.schedule.n_steps)
-    plain.go(watch, step)
-    if plain.falls:
-        return plain
-    rival = waves()
-    with suppress(KeyboardInterrupt):  # before its first look
-        rival.go(until=step)
-    if rival.interrupted:
-        plain.interrupted = True
-        return plain
-    gain = float((plain.walk.best_loss - rival.walk.best_loss).mean())
-    return rival if gain > max(0.0, progress(plain.curve, FACTOR)) else plain
+    last = SHARE * plain.trainer.schedule.n_steps
+    step, rival = min(STEPS, last), None
+    while True:
+        plain.go(watch, step)
+        if plain.falls:
+            return plain
+        rival = waves() if rival is None else rival
+        with suppress(KeyboardInterrupt):  # before its first look
+            rival.go(until=step)
+        if rival.interrupted:
+            plain.interrupted = True
+            return plain
+        gain = float((plain.walk.best_loss - rival.walk.best_loss).mean())
+        if gain > max(0.0, progress(plain.curve, FACTOR)):
+            return rival
+        if gain <= 0 or step >= last:
+            return plain
+        step = min(LONGER * step, last)
