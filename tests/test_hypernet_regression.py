@@ -177,15 +177,15 @@ def test_the_mean_has_a_term_of_its_own_where_draws_are_shared():
 
 
 @pytest.fixture(scope="module")
-def wavy():
-    """Of the first feature the target is a wave with short periods, of the second a line."""
+def periodic():
+    """Of the first feature the target is a sinusoid with short periods, of the second a line."""
     rng = np.random.RandomState(0)
     X = rng.uniform(-1, 1, (600, 2))
     return X, np.sin(12 * X[:, 0]) + X[:, 1] + 0.1 * rng.standard_normal(600)
 
 
-def test_waves_join_where_held_out_rows_prove_their_use(wavy):
-    X, y = wavy
+def test_sinusoids_join_where_held_out_rows_prove_their_use(periodic):
+    X, y = periodic
     settings = {"max_iter": 150, "hidden_layer_sizes": (20,)}
     model = regressor(**settings).fit(X[:400], y[:400])
     plain = regressor(n_frequencies=0, **settings).fit(X[:400], y[:400])
@@ -204,8 +204,8 @@ def test_waves_join_where_held_out_rows_prove_their_use(wavy):
     np.testing.assert_allclose(alone[1], together[1][:20], rtol=1e-12, atol=1e-12)
 
 
-def test_where_nothing_can_prove_it_there_are_no_waves(wavy):
-    X, y = wavy
+def test_where_nothing_can_prove_it_there_are_no_sinusoids(periodic):
+    X, y = periodic
     assert regressor(early_stopping=False).fit(X, y).n_frequencies_ == 0
     assert regressor(learning_rate="constant").fit(X, y).n_frequencies_ == 0
     assert regressor().fit(X[:80], y[:80]).n_frequencies_ == 0
@@ -215,8 +215,8 @@ def test_where_nothing_can_prove_it_there_are_no_waves(wavy):
     np.testing.assert_array_equal(coarse.predict(X), regressor(n_frequencies=0).fit(np.round(X), y).predict(X))
 
 
-def test_a_warm_start_keeps_its_waves(wavy):
-    X, y = wavy
+def test_a_warm_start_keeps_its_sinusoids(periodic):
+    X, y = periodic
     model = regressor(n_frequencies=2, warm_start=True).fit(X, y)
     assert model.set_params(n_frequencies="auto").fit(X, y).n_frequencies_ == 2
 

@@ -12,7 +12,7 @@ import torch
 from ..core.noise.dealing import Dealing
 from ..core.noise.full_generator import FullGenerator
 from ..core.noise.generators import Generator
-from ..core.noise.inputs import Inputs, plain_inputs, wavy_inputs
+from ..core.noise.inputs import Inputs, periodic_inputs, plain_inputs
 from ..core.noise.likelihood import NoiseModel
 from ..core.noise.low_rank_generator import LowRankGenerator
 from ..core.noise.network import ACTIVATIONS as ACTIVATIONS
@@ -37,8 +37,8 @@ MAX_FULL = 2**19
 PASSES = 300
 MIN_STEPS, MAX_STEPS, STEPS_PER_ROW = 18000, 36000, 60
 
-# Frequencies of "auto", and the most waves that it considers.
-N_FREQUENCIES, MAX_WAVES = 4, 512
+# Frequencies of "auto", and the most sinusoids that it considers.
+N_FREQUENCIES, MAX_SINUSOIDS = 4, 512
 
 # Steps without noise that cost as much as one with it.
 SPARED = 1.8
@@ -144,10 +144,10 @@ def resolve_inputs(estimator: Any, data: Data, chooses: bool) -> list[Inputs]:
     scaling = SCALINGS[estimator.preprocessing](data.x, data.weight)
     plain, count = plain_inputs(scaling), estimator.n_frequencies
     if count != "auto":
-        return [wavy_inputs(scaling, data.x, int(count)) if count else plain]
-    wavy = wavy_inputs(scaling, data.x, N_FREQUENCIES)
-    n_waves = wavy.n_columns - plain.n_columns
-    return [plain, wavy] if chooses and 0 < n_waves <= MAX_WAVES else [plain]
+        return [periodic_inputs(scaling, data.x, int(count)) if count else plain]
+    periodic = periodic_inputs(scaling, data.x, N_FREQUENCIES)
+    n_sinusoids = periodic.n_columns - plain.n_columns
+    return [plain, periodic] if chooses and 0 < n_sinusoids <= MAX_SINUSOIDS else [plain]
 
 
 def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = False) -> Settings:

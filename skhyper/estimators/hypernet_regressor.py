@@ -129,12 +129,12 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         which held-out rows were predicted best; training goes back to those weights. `math.inf`: it takes all of
         `max_iter`. Nothing is cut short with `learning_rate="constant"`.
     n_frequencies : int or "auto", default="auto"
-        Frequencies of the waves, cosines and sines of its scaled value, that the network sees of each feature with more
-        than 8 distinct values. "auto": 4 where held-out rows prove their use, else 0: after 1,500 updates (a fifth of
-        few) with none, if that run still learns, as many with waves, which go on if their held-out loss is lower by
-        more than the other gained since there were four times fewer updates. If it is lower by less, both go on, to a
-        fifth of all. 0 without held-out rows, with at most 100 distinct rows, and where there would be more than 512
-        waves.
+        Frequencies of the sinusoids, cosines and sines of its scaled value, that the network sees of each feature with
+        more than 8 distinct values. "auto": 4 where held-out rows prove their use, else 0: after 1,500 updates (a fifth
+        of few) with none, if that run still learns, as many with sinusoids, which go on if their held-out loss is lower
+        by more than the other gained since there were four times fewer updates. If it is lower by less, both go on, to
+        a fifth of all. 0 without held-out rows, with at most 100 distinct rows, and where there would be more than 512
+        sinusoids.
     preprocessing : {"robust", "standard"} or None, default="robust"
         Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
         deviation; None: X as it is. y is always scaled to mean 0 and standard deviation 1.
@@ -165,7 +165,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     t_ : int
         Updates.
     n_frequencies_ : int
-        Frequencies of the waves that the network sees of each feature; 0: none.
+        Frequencies of the sinusoids that the network sees of each feature; 0: none.
     noise_dropped_ : bool
         Whether noise was dropped (`noise_trial`): the members are plain networks then.
     n_rollbacks_ : int

@@ -1,4 +1,4 @@
-"""Waves as inputs; runs that pause; and the race that decides whether waves are of use."""
+"""Sinusoids as inputs; runs that pause; and the race that decides whether sinusoids are of use."""
 
 from types import SimpleNamespace
 
@@ -10,18 +10,18 @@ from scipy import stats
 
 from skhyper.core.noise.course import Course, Record
 from skhyper.core.noise.dealing import hold_out
-from skhyper.core.noise.inputs import FREQUENCY, plain_inputs, wavy_inputs
+from skhyper.core.noise.inputs import FREQUENCY, periodic_inputs, plain_inputs
 from skhyper.core.noise.objective import Rows
 from skhyper.core.noise.race import FACTOR, LONGER, SHARE, STEPS, race
 from skhyper.core.noise.scaling import robust_scaling
 from skhyper.core.noise.training import Settings, Trainer
 
 
-def test_waves_are_cosines_and_sines_of_the_scaled_features():
+def test_sinusoids_are_cosines_and_sines_of_the_scaled_features():
     x = normal(40, 3)
     x[:, 1] = torch.arange(40) % 8  # few values
     scaling = robust_scaling(x, torch.ones(40, dtype=torch.float64))
-    inputs = wavy_inputs(scaling, x, 4)
+    inputs = periodic_inputs(scaling, x, 4)
     assert inputs.columns.tolist() == [0, 2]
     np.testing.assert_allclose(inputs.frequencies, FREQUENCY * stats.halfnorm.ppf([0.125, 0.375, 0.625, 0.875]))
     found, scaled = inputs(x), scaling(x).numpy()
@@ -86,28 +86,34 @@ EARLIER = int(STEPS / FACTOR)
 
 @pytest.mark.parametrize(
     ("gain", "gained", "goes_on"),
-    [(0.2, 0.1, "waves"), (0.1, -0.2, "waves"), (-0.1, -0.2, "plain"), (-0.1, 0.2, "plain"), (0.0, 0.0, "plain")],
+    [
+        (0.2, 0.1, "sinusoids"),
+        (0.1, -0.2, "sinusoids"),
+        (-0.1, -0.2, "plain"),
+        (-0.1, 0.2, "plain"),
+        (0.0, 0.0, "plain"),
+    ],
 )
-def test_waves_that_gain_more_than_steps_go_on(gain, gained, goes_on):
+def test_sinusoids_that_gain_more_than_steps_go_on(gain, gained, goes_on):
     plain = Runner({EARLIER: 1.0 + gained, EARLIER + 1: 5.0, STEPS: 1.0})
     rival = Runner({STEPS: min(plain.losses.values()) - gain})
     chosen = race(plain, lambda: rival, lambda record: None)
-    assert chosen is {"waves": rival, "plain": plain}[goes_on]
+    assert chosen is {"sinusoids": rival, "plain": plain}[goes_on]
     assert plain.until == rival.until == STEPS
 
 
-@pytest.mark.parametrize(("steps_gain", "goes_on"), [(0.0, "waves"), (0.6, "plain")])
+@pytest.mark.parametrize(("steps_gain", "goes_on"), [(0.0, "sinusoids"), (0.6, "plain")])
 def test_what_is_undecided_is_asked_again(steps_gain, goes_on):
-    """Waves are ahead by .5, and steps have gained 1; later they gain nothing more, or catch up."""
+    """Sinusoids are ahead by .5, and steps have gained 1; later they gain nothing more, or catch up."""
     second = LONGER * STEPS
     plain = Runner({EARLIER: 2.0, second / FACTOR: 1.2, STEPS: 1.0, second: 1.0 - steps_gain})
     rival = Runner({STEPS: 0.5, second: 0.5})
     chosen = race(plain, lambda: rival, lambda record: None)
-    assert chosen is {"waves": rival, "plain": plain}[goes_on]
+    assert chosen is {"sinusoids": rival, "plain": plain}[goes_on]
     assert plain.until == rival.until == second
 
 
-def test_while_steps_gain_as_much_there_are_no_waves():
+def test_while_steps_gain_as_much_there_are_no_sinusoids():
     steps = range(125, 8001, 125)
     plain, rival = (Runner({k: ahead - np.log(k) for k in steps}) for ahead in (0.0, -0.5))
     assert race(plain, lambda: rival, lambda record: None) is plain

@@ -1,10 +1,10 @@
-"""What the main network sees of a row: its scaled features, and waves of those that are numbers.
+"""What the main network sees of a row: its scaled features, and sinusoids of those that are numbers.
 
     t_j ;   sqrt(2) cos(2 pi w_k t_j) ,  sqrt(2) sin(2 pi w_k t_j) ,   k = 1 .. K
 
-Waves are periodic embeddings (Gorishniy et al., "On embeddings for numerical features in tabular deep learning", 2022):
-small networks learn smooth functions first, and what real data have of thresholds and of short scales late or never.
-The frequencies w_k are levels of a half-normal distribution, in cycles over a unit of the scaled feature.
+Sinusoids are periodic embeddings (Gorishniy et al., "On embeddings for numerical features in tabular deep learning",
+2022): small networks learn smooth functions first, and what real data have of thresholds and of short scales late or
+never. The frequencies w_k are levels of a half-normal distribution, in cycles over a unit of the scaled feature.
 """
 
 from math import pi, sqrt
@@ -17,7 +17,7 @@ from .scaling import Scaling
 
 # Scale of the frequencies.
 FREQUENCY = 0.3
-# Features with no more distinct values than these have no waves.
+# Features with no more distinct values than these have no sinusoids.
 FEW_VALUES = 8
 
 
@@ -25,17 +25,17 @@ class Inputs(NamedTuple):
     """From raw rows (n, p) to what the network sees, (n, p + 2 J K)."""
 
     scaling: Scaling
-    columns: Tensor  # (J,) of the features that have waves
+    columns: Tensor  # (J,) of the features that have sinusoids
     frequencies: Tensor  # (K,)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scaled features, then for each feature with waves its K cosines and its K sines."""
+        """Scaled features, then for each feature with sinusoids its K cosines and its K sines."""
         scaled = self.scaling(x)
         if not len(self.columns):
             return scaled
         angles = (2 * pi) * scaled[:, self.columns, None] * self.frequencies
-        waves = torch.cat([torch.cos(angles), torch.sin(angles)], 2).flatten(1)
-        return torch.cat([scaled, sqrt(2.0) * waves], 1)
+        sinusoids = torch.cat([torch.cos(angles), torch.sin(angles)], 2).flatten(1)
+        return torch.cat([scaled, sqrt(2.0) * sinusoids], 1)
 
     @property
     def n_columns(self) -> int:
@@ -48,8 +48,8 @@ def plain_inputs(scaling: Scaling) -> Inputs:
     return Inputs(scaling, torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64))
 
 
-def wavy_inputs(scaling: Scaling, x: Tensor, n_frequencies: int) -> Inputs:
-    """Waves of the features that have more than a few values in the rows x, (n, p)."""
+def periodic_inputs(scaling: Scaling, x: Tensor, n_frequencies: int) -> Inputs:
+    """Sinusoids of the features that have more than a few values in the rows x, (n, p)."""
     columns = [j for j, values in enumerate(x.T) if len(values.unique()) > FEW_VALUES]
     levels = (torch.arange(n_frequencies, dtype=torch.float64) + 0.5) / n_frequencies
     frequencies = FREQUENCY * torch.special.ndtri((1 + levels) / 2)

@@ -1,10 +1,10 @@
-"""Whether waves are of use: a run without them and one with them, by held-out rows.
+"""Whether sinusoids are of use: a run without them and one with them, by held-out rows.
 
 The run without goes first. If its rate falls by the time of the race its best weights came early: it has learnt all
-that the rows can teach, and finer inputs would only be learnt by heart. Else the run with waves takes as many steps. If
-its held-out loss is no lower, the other goes on. If it is lower by more than the other has gained since there were
-`FACTOR` times fewer steps, it goes on in the other's place: what more steps will learn anyway needs no waves. In
-between both take half as many steps again, up to a share of all; then the run without goes on.
+that the rows can teach, and finer inputs would only be learnt by heart. Else the run with sinusoids takes as many
+steps. If its held-out loss is no lower, the other goes on. If it is lower by more than the other has gained since there
+were `FACTOR` times fewer steps, it goes on in the other's place: what more steps will learn anyway needs no sinusoids.
+In between both take half as many steps again, up to a share of all; then the run without goes on.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ STEPS, LONGER, SHARE = 1500, 1.5, 0.2
 FACTOR = 4.0
 
 
-def race(plain: Course, waves: Callable[[], Course], watch: Watch) -> Course:
+def race(plain: Course, rival_of: Callable[[], Course], watch: Watch) -> Course:
     """The run that is to go on."""
     last = SHARE * plain.trainer.schedule.n_steps
     step, rival = min(STEPS, last), None
@@ -25,7 +25,7 @@ def race(plain: Course, waves: Callable[[], Course], watch: Watch) -> Course:
         plain.go(watch, step)
         if plain.falls:
             return plain
-        rival = waves() if rival is None else rival
+        rival = rival_of() if rival is None else rival
         with suppress(KeyboardInterrupt):  # before its first look
             rival.go(until=step)
         if rival.interrupted:
