@@ -212,6 +212,7 @@ def test_where_nothing_can_prove_it_there_are_no_sinusoids(periodic):
     assert regressor().partial_fit(X, y).n_frequencies_ == 0
     assert regressor(n_frequencies=3).partial_fit(X, y).n_frequencies_ == 3
     coarse = regressor(n_frequencies=3).fit(np.round(X), y)
+    assert coarse.n_frequencies_ == 0
     np.testing.assert_array_equal(coarse.predict(X), regressor(n_frequencies=0).fit(np.round(X), y).predict(X))
 
 
