@@ -176,8 +176,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     The spread of one member's weights does not shrink with the number of rows: under the likelihood it is part of the
     noise model. Only what members disagree about is epistemic.
 
-    One training step costs about M K times that of the main network with shared draws, at most 2 M
-    times with dealt ones.
+    One training step costs about M K times that of the main network with shared draws, at most 2 M times
+    with dealt ones.
 
     References
     ----------

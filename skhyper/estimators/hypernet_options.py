@@ -145,9 +145,11 @@ def resolve_inputs(estimator: Any, data: Data, chooses: bool) -> list[Inputs]:
     plain, count = plain_inputs(scaling), estimator.n_frequencies
     if count != "auto":
         return [periodic_inputs(scaling, data.x, int(count)) if count else plain]
+    if not chooses:
+        return [plain]
     periodic = periodic_inputs(scaling, data.x, N_FREQUENCIES)
     n_sinusoids = periodic.n_columns - plain.n_columns
-    return [plain, periodic] if chooses and 0 < n_sinusoids <= MAX_SINUSOIDS else [plain]
+    return [plain, periodic] if 0 < n_sinusoids <= MAX_SINUSOIDS else [plain]
 
 
 def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = False) -> Settings:

@@ -50,9 +50,10 @@ def plain_inputs(scaling: Scaling) -> Inputs:
 
 def periodic_inputs(scaling: Scaling, x: Tensor, n_frequencies: int) -> Inputs:
     """Sinusoids of the features that have more than a few values in the rows x, (n, p)."""
-    columns = [j for j, values in enumerate(x.T) if len(values.unique()) > FEW_VALUES]
-    if not columns:
+    n_distinct = 1 + x.sort(0).values.diff(dim=0).ne(0).sum(0)
+    columns = (n_distinct > FEW_VALUES).nonzero()[:, 0]
+    if not len(columns):
         return plain_inputs(scaling)
     levels = (torch.arange(n_frequencies, dtype=torch.float64) + 0.5) / n_frequencies
     frequencies = FREQUENCY * torch.special.ndtri((1 + levels) / 2)
-    return Inputs(scaling, torch.tensor(columns, dtype=torch.int64), frequencies)
+    return Inputs(scaling, columns, frequencies)

@@ -121,10 +121,12 @@ def run_alphas(
         trainer = Trainer(candidate.model, rows, train, held, start.waves, settings, noise, n_train, each, copies)
         return Course(trainer, start.flat, optimizer)
 
-    first = course_of(candidates[0])
-    course = first if len(candidates) == 1 else race(first, lambda: course_of(candidates[1]), watch)
+    course = course_of(candidates[0])
+    if len(candidates) > 1:  # nothing holds the run that does not go on
+        course = race(course, lambda: course_of(candidates[1]), watch)
     course.go(watch)
-    return fits_of(candidates[course is not first], course, copies)
+    chosen = next(candidate for candidate in candidates if candidate.model is course.trainer.model)
+    return fits_of(chosen, course, copies)
 
 
 def fits_of(candidate: Candidate, course: Course, copies: int) -> list[Fit]:
