@@ -224,7 +224,8 @@ def cost(network, repeats):
     from benchmarks.predict_cost import fastest
 
     hidden = NETWORKS[network]
-    shared = {"hidden_layer_sizes": hidden, "n_estimators": 1, "prior_scale": 0.0, "n_train_samples": N_DRAWS}
+    shared = {"hidden_layer_sizes": hidden, "n_estimators": 1, "prior_scale": 0.0}
+    shared |= {"n_train_samples": N_DRAWS, "draws": "shared"}
     full = {**shared, "generator": "full", "hypernet_hidden_layer_sizes": HYPERNETS[network]}
     sizes, features = (784, *hidden, 10), HYPERNETS[network][-1]
     calls = {
