@@ -1,15 +1,18 @@
 """The benchmarks' own arithmetic, on data that need no download; that their bars hold is left to running them."""
 
 import argparse
-import pickle
 import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, Lasso, RidgeCV
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
 
 from benchmarks import (
     best_responses,
@@ -28,6 +31,7 @@ from benchmarks import (
     weight_spread,
 )
 from benchmarks.best_responses import HIGH, LOW
+from benchmarks.cuda_graphs import Replay
 from benchmarks.lasso_path import ConvergedElasticNetCV, elastic_net
 from benchmarks.peers import mse_ratio
 from skhyper.core.hypernets import Linear
@@ -260,33 +264,46 @@ def test_predictions_do_not_depend_on_the_batch_or_the_order():
 def tiny_mnist(monkeypatch, tmp_path):
     """Random images of 10 classes in place of MNIST, small networks, and results in a folder of the test."""
     rng = np.random.RandomState(0)
-    y = np.arange(400) % 10
-    X = np.clip(0.2 * rng.uniform(size=(400, 784)) + np.eye(784)[y * 7], 0, 1)
-    monkeypatch.setattr(mnist, "load_mnist", lambda: (X[:300], y[:300], X[300:], y[300:]))
+    y = np.arange(800) % 10
+    X = np.clip(0.2 * rng.uniform(size=(800, 784)) + np.eye(784)[y * 7], 0, 1)
+    monkeypatch.setattr(mnist, "load_mnist", lambda: (X[:600], y[:600], X[600:], y[600:]))
     monkeypatch.setattr(mnist, "NETWORKS", {"3x150": (8,)})
     monkeypatch.setattr(mnist, "HYPERNETS", {"3x150": (6, 4)})
     monkeypatch.setattr(mnist, "RESULTS", tmp_path)
     monkeypatch.setattr(mnist, "BATCH", 100)
-    monkeypatch.setattr(mnist, "CHUNK", 300)
     return tmp_path
 
 
-def test_a_run_on_mnist_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(tiny_mnist):
-    command = ["--networks", "3x150", "--methods", "paper", "--seconds", "0", "--every", "2"]
-    mnist.main([*command, "--epochs", "6"])
-    whole = pd.read_csv(tiny_mnist / "mnist.csv")
-    (tiny_mnist / "mnist.csv").unlink()
-    folder = ["--checkpoints", str(tiny_mnist)]
-    mnist.main([*command, *folder, "--epochs", "4"])
-    mnist.main([*command, *folder, "--epochs", "6", "--rerun"])
-    halves = pd.read_csv(tiny_mnist / "mnist.csv")
-    assert halves.loc[0, "epochs"] == whole.loc[0, "epochs"] == 6
-    with open(tiny_mnist / "3x150-paper-0.pickle", "rb") as file:
-        model, done, curve, _ = pickle.load(file)
-    assert (done, model.t_, curve[-1][0]) == (6, 6 * (300 // 256), 6)
+@pytest.mark.parametrize("method", mnist.METHODS)
+def test_a_run_on_mnist_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(tiny_mnist, monkeypatch, method):
+    command = ["--networks", "3x150", "--methods", method, "--every", "4", "--epochs", "12", "--seconds", "0"]
+    checkpoint = tiny_mnist / f"3x150-{method}-0.pt"
+
+    def run():
+        mnist.main([*command, "--checkpoints", str(tiny_mnist), "--rerun"])
+        return torch.load(checkpoint, weights_only=False)
+
+    whole = run()
+    checkpoint.unlink()
+    with monkeypatch.context() as patch:
+        save = mnist.Run.save
+
+        def break_off(self, *written):
+            save(self, *written)
+            raise KeyboardInterrupt
+
+        patch.setattr(mnist.Run, "save", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert 0 < torch.load(checkpoint, weights_only=False)["step"] < whole["step"]
+    again = run()
+    assert again["step"] == whole["step"]
+    assert again["extra"] == whole["extra"]  # the curve of test errors
+    for name in ("flat", "first", "second", "average", "best"):
+        assert torch.equal(getattr(again["walk"], name), getattr(whole["walk"], name))
 
 
-def test_our_rows_on_mnist_are_fitted_at_once_and_learn(tiny_mnist):
+def test_our_rows_on_mnist_learn(tiny_mnist):
     mnist.main(["--networks", "3x150", "--methods", "ours", "twin", "--epochs", "30", "--seconds", "0"])
     rows = pd.read_csv(tiny_mnist / "mnist.csv")
     assert list(rows["model"]) == ["ours", "twin"]
@@ -294,14 +311,107 @@ def test_our_rows_on_mnist_are_fitted_at_once_and_learn(tiny_mnist):
     assert "hours of a full run" in (tiny_mnist / "mnist.md").read_text()
 
 
-def test_a_run_on_mnist_that_is_short_of_time_says_how_far_it_came(tiny_mnist):
+def test_a_run_on_mnist_is_the_estimators_own_fit(tiny_mnist):
+    X, y, X_test, _ = mnist.load_mnist()
+    model = mnist.estimator("3x150", "ours", 3, "cpu", 10).set_params(dtype="float64")
+    run = mnist.Run(clone(model), X, y, 10)
+    while not run.over:
+        run.go(7)
+    found, known = (one.predict_proba(X_test) for one in (run.fitted(), model.fit(X, y)))
+    np.testing.assert_allclose(found, known, rtol=1e-7)
+    assert run.model.t_ == model.t_
+
+
+def test_a_run_on_mnist_that_is_short_of_time_says_how_far_it_came(tiny_mnist, capsys):
     mnist.main(["--networks", "3x150", "--methods", "paper", "ours", "--epochs", "100000", "--seconds", "0.5"])
     rows = pd.read_csv(tiny_mnist / "mnist.csv")
     assert (rows["epochs"] < 10_000).all()
     assert (rows["full_hours"] > 0).all()
     assert "paper, shortened" in (tiny_mnist / "mnist.md").read_text()
+    assert capsys.readouterr().out.count("held-out loss") > 10
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_lower_precision_learns_as_well(tiny_mnist, precision):
+    """bf16 has three digits; TF32 is that of an accelerator alone."""
+    command = ["--networks", "3x150", "--methods", "ours", "--epochs", "30", "--seconds", "0", "--precision", precision]
+    mnist.main(command)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert pd.read_csv(tiny_mnist / "mnist.csv").loc[0, "score"] < 50
+
+
+def test_graphs_are_for_an_accelerator(capsys):
+    with pytest.raises(SystemExit):
+        mnist.arguments_of(["--graphs", "--device", "cpu"])
+    assert "--graphs needs a CUDA device, got --device cpu" in capsys.readouterr().err
+
+
+class Tape(TorchDispatchMode):
+    """Records kernels with the tensors that they had: on the CPU what a CUDA graph is. Numbers become constants."""
+
+    # Kernels that ask the device for a number, or bring one to it, cannot be recorded.
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in self.FORBIDDEN), func
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self):
+        """The same kernels again; what they made before is replaced by what they make now."""
+        new = {}
+
+        def swap(value):
+            return new.get(id(value), value) if isinstance(value, torch.Tensor) else value
+
+        for func, args, kwargs, out in self.calls:
+            found = func(*tree_map(swap, args), **tree_map(swap, kwargs))
+            old, now = tree_flatten(out)[0], tree_flatten(found)[0]
+            new.update({id(a): b for a, b in zip(old, now, strict=True) if isinstance(a, torch.Tensor)})
+
+
+class TapeRecorder:
+    """In the place of CUDA's: recording is undone, since a graph's recording does nothing yet."""
+
+    def __init__(self, walk, generator):
+        self.walk, self.generator, self.n_recorded = walk, generator, 0
+
+    def run(self, update):
+        update()
+
+    def record(self, update):
+        names = ("flat", "first", "second", "total")
+        before = {name: getattr(self.walk, name).clone() for name in names}
+        random, tape = self.generator.get_state(), Tape()
+        with tape:
+            update()
+        for name, value in before.items():
+            getattr(self.walk, name).copy_(value)
+        self.generator.set_state(random)
+        self.n_recorded += 1
+        return tape.replay
+
+
+@pytest.mark.parametrize("method", mnist.METHODS)
+def test_recorded_steps_are_those_of_training(tiny_mnist, method):
+    X, y, _, _ = mnist.load_mnist()
+    runs = [mnist.Run(mnist.estimator("3x150", method, 0, "cpu", 30), X, y, 30) for _ in range(2)]
+    trainer = runs[1].trainer
+    recorder = TapeRecorder(runs[1].course.walk, trainer.generator)
+    trainer.update = Replay(trainer.update, recorder)
+    for run in runs:
+        run.go(50)
+    assert recorder.n_recorded >= 1
+    for name in ("flat", "first", "second", "average", "held_gradient"):
+        own, other = (getattr(run.course.walk, name) for run in runs)
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
 def test_steps_of_every_kind_are_timed(tiny_mnist):
-    lines = mnist.cost("3x150", repeats=1)
+    lines = mnist.cost("3x150", (8,), (6, 4), repeats=1)
     assert sum("holds" in line or "FAILS" in line for line in lines) == 2

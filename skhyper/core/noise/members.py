@@ -58,7 +58,7 @@ class Walk:
         self.best_loss[better] = common[better]
         if bool(better.any()):
             self.best_step = step
-        self.total = torch.zeros_like(self.total)
+        self.total.zero_()
         lost = ~sound
         if bool(lost.any()):
             self.n_rollbacks += lost

@@ -1,7 +1,8 @@
 """The fit as a whole: hold out, train all members, calibrate on what was held out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,26 @@ def run_alphas(
 
     The copies start from the same weights and hold out the same rows; the other parameters are those of `run`.
     """
+    starts = courses(candidates, data, holding, settings, alphas, generator, like, optimizer)
+    course = starts[0]()
+    if len(candidates) > 1:  # nothing holds the run that does not go on
+        course = race(course, starts[1], watch)
+    course.go(watch)
+    chosen = next(candidate for candidate in candidates if candidate.model is course.trainer.model)
+    return fits_of(chosen, course, len(alphas))
+
+
+def courses(
+    candidates: Sequence[Candidate],
+    data: Data,
+    holding: Holding,
+    settings: Settings,
+    alphas: Sequence[float],
+    generator: torch.Generator,
+    like: Tensor,
+    optimizer: tuple[Tensor, Tensor, int] | None = None,
+) -> list[Callable[[], Course]]:
+    """How the run of each candidate begins: all hold out the same rows, and draw the same noise."""
     m, copies = len(candidates[0].state.flat), len(alphas)
     categorical = isinstance(candidates[0].model.noise, Categorical)
     train_rows, held_rows = holding.rows(data, m, categorical, generator)
@@ -115,18 +136,13 @@ def run_alphas(
     each = torch.tensor(alphas, dtype=torch.float64).repeat_interleave(m)
     seed = int(torch.randint(2**62, (), generator=generator))
 
-    def course_of(candidate: Candidate) -> Course:
+    def begin(candidate: Candidate) -> Course:
         rows, start = scaled_rows(candidate.state, data, like), repeated(cast(candidate.state, like), copies)
         noise = torch.Generator(like.device).manual_seed(seed)
         trainer = Trainer(candidate.model, rows, train, held, start.waves, settings, noise, n_train, each, copies)
         return Course(trainer, start.flat, optimizer)
 
-    course = course_of(candidates[0])
-    if len(candidates) > 1:  # nothing holds the run that does not go on
-        course = race(course, lambda: course_of(candidates[1]), watch)
-    course.go(watch)
-    chosen = next(candidate for candidate in candidates if candidate.model is course.trainer.model)
-    return fits_of(chosen, course, copies)
+    return [partial(begin, candidate) for candidate in candidates]
 
 
 def fits_of(candidate: Candidate, course: Course, copies: int) -> list[Fit]:

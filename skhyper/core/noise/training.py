@@ -117,6 +117,14 @@ class Phase(NamedTuple):
     noisy: bool  # then hyperparameters follow held-out rows
 
 
+class Pace(NamedTuple):
+    """Numbers that change from step to step; tensors without a dimension will do."""
+
+    rate: float | Tensor  # of learning
+    first: float | Tensor  # 1 - beta1^t, what the average of t gradients has of their mean
+    second: float | Tensor  # 1 - beta2^t
+
+
 @dataclass
 class Trainer:
     """Trains parameters (M, P) on rows; `run` does it."""
@@ -154,9 +162,7 @@ class Trainer:
         self.due = self.trial  # the step of the next trial of the noise
         self.held = layout.spread("held").to(like.device).nonzero()[:, 0]  # columns that follow held-out rows
         self.perturbs = layout.spread("perturbs").to(like.device).nonzero()[:, 0]
-        if self.held_rows is not None:
-            size = min(batch, self.held_rows.shape[1])
-            self.held_batches = minibatches(self.held_rows, size, self.generator)
+        self.held_batches = self.held_minibatches()
 
     @property
     def n_members(self) -> int:
@@ -198,6 +204,11 @@ class Trainer:
             yield from minibatches(self.train_rows, self.settings.batch_size, self.generator)
         while True:
             yield self.train_rows
+
+    def held_minibatches(self) -> Iterator[Tensor]:
+        """Held-out rows that hyperparameters follow, (M, B or fewer); none without any."""
+        if self.held_rows is not None:
+            yield from minibatches(self.held_rows, min(self.batch_size, self.held_rows.shape[1]), self.generator)
 
     def penalty(self, flat: Tensor) -> Tensor:
         """Minus the log prior of each member over n, (M,)."""
@@ -266,23 +277,30 @@ class Trainer:
 
     def advance(self, walk: Walk, index: Tensor, phase: Phase, step: int) -> None:
         """One update of all members on rows (M, B)."""
-        losses, found = phase.objective.loss(walk.parts, index, phase.groups, next(phase.noises))
+        z = next(phase.noises)
+        if phase.noisy and step % HELD_EVERY == 0:
+            walk.held_gradient.copy_(self.held_gradient(walk))
+        walk.done += 1
+        b1, b2 = self.settings.beta1, self.settings.beta2
+        pace = Pace(self.schedule.rate(step), 1 - b1**walk.done, 1 - b2**walk.done)
+        self.update(walk, phase, index, z, pace)
+
+    def update(self, walk: Walk, phase: Phase, index: Tensor, z: Tensor, pace: Pace) -> None:
+        """The update itself, in place: it reads nothing that changes but the tensors of `walk` and the last three."""
+        losses, found = phase.objective.loss(walk.parts, index, phase.groups, z)
         walk.total += losses
         gradient = self.layout.join(found, walk.flat).addcmul_(phase.decay, walk.flat)
         if phase.noisy:
-            if step % HELD_EVERY == 0:
-                walk.held_gradient = self.held_gradient(walk)
             gradient[:, self.held] = walk.held_gradient
-        step_size = phase.rates * (self.schedule.rate(step) * walk.factor)
-        walk.flat.addcmul_(step_size, self.direction(gradient, walk), value=-1.0)
+        step_size = phase.rates * (pace.rate * walk.factor)
+        walk.flat.addcmul_(step_size, self.direction(gradient, walk, pace), value=-1.0)
 
-    def direction(self, gradient: Tensor, walk: Walk) -> Tensor:
+    def direction(self, gradient: Tensor, walk: Walk, pace: Pace) -> Tensor:
         """The optimiser's direction; the moments are updated in place."""
         b1, b2 = self.settings.beta1, self.settings.beta2
-        walk.done += 1
         if self.settings.optimizer == "sgd":
             return walk.first.mul_(b1).add_(gradient)
         walk.first.lerp_(gradient, 1 - b1)
         walk.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
-        scale = (walk.second / (1 - b2**walk.done)).sqrt_().add_(1e-8)
-        return walk.first / scale / (1 - b1**walk.done)
+        scale = (walk.second / pace.second).sqrt_().add_(1e-8)
+        return walk.first / scale / pace.first
