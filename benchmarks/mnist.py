@@ -82,12 +82,10 @@ def one(network, method, seed, arguments, data):
     X, y = data[:2]
     model = estimator(network, method, seed, arguments.device, arguments.epochs)
     with precision(arguments.precision, arguments.device):
+        epochs, looks = arguments.epochs, 1 if arguments.seconds == inf else SHORT_LOOKS
         if method in OURS:  # their schedule ends with their epochs
-            epochs = affordable(model, X, y, arguments.seconds, arguments.epochs)
-            run = Run(model, X, y, epochs, graphs=arguments.graphs)
-        else:
-            looks = 1 if arguments.seconds == inf else SHORT_LOOKS
-            run = Run(model, X, y, arguments.epochs, looks, arguments.graphs)
+            epochs, looks = affordable(model, X, y, arguments.seconds, epochs), None
+        run = Run(model, X, y, epochs, looks, arguments.graphs)
         folder = Path(arguments.checkpoints) if arguments.checkpoints else None
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +103,7 @@ def one(network, method, seed, arguments, data):
     return {
         "score": float(np.mean([value for _, value in curve[-last:]])),
         "epochs": run.epochs,
-        "of": arguments.epochs,
+        "whole": run.over and epochs == arguments.epochs,
         "seconds": run.seconds,
         "full_hours": full / 3600,
     }
@@ -113,7 +111,7 @@ def one(network, method, seed, arguments, data):
 
 def report(rows):
     """Errors beside the paper's."""
-    rows = rows.assign(model=rows["model"].where(rows["epochs"] >= rows["of"], rows["model"] + ", shortened"))
+    rows = rows.assign(model=rows["model"].where(rows["whole"].astype(bool), rows["model"] + ", shortened"))
     table = rows.groupby(["set", "model"], sort=False).agg(
         error=("score", "mean"),
         se=("score", "sem"),
