@@ -36,7 +36,7 @@ def race(plain: Course, rival_of: Callable[[], Course], watch: Watch) -> Course:
         gain = float((plain.walk.best_loss - rival.walk.best_loss).mean())
         owed = progress(plain.curve, FACTOR)
         if step >= last:
-            owed -= progress(rival.curve, FACTOR)
+            owed -= max(0.0, progress(rival.curve, FACTOR))  # its best weights are kept
         if gain > max(0.0, owed):
             return rival
         if gain <= 0 or step >= last:
