@@ -133,8 +133,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         more than 8 distinct values. "auto": 4 where held-out rows prove their use, else 0: after 1,500 updates (a fifth
         of few) with none, if that run still learns, as many with sinusoids, which go on if their held-out loss is lower
         by more than the other gained since there were four times fewer updates. If it is lower by less, both go on, to
-        a fifth of all; there it is what the other gained beyond what they gained themselves. 0 without held-out rows,
-        with at most 100 distinct rows, and where there would be more than 512 sinusoids.
+        a fifth of all. 0 without held-out rows, with at most 100 distinct rows, and where there would be more than 512
+        sinusoids.
     preprocessing : {"robust", "standard"} or None, default="robust"
         Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
         deviation; None: X as it is. y is always scaled to mean 0 and standard deviation 1.

@@ -113,26 +113,11 @@ def test_what_is_undecided_is_asked_again(steps_gain, goes_on):
     assert plain.until == rival.until == second
 
 
-LAST = int(SHARE * 20_000)
-LOOKS = range(125, LAST + 1, 125)
-
-
-@pytest.mark.parametrize(("pace", "goes_on"), [(1.0, "sinusoids"), (0.8, "sinusoids"), (0.5, "plain")])
-def test_at_the_end_of_the_race_what_both_gain_of_late_counts(pace, goes_on):
-    """Steps gain log 4 from one quarter to the whole; sinusoids are ahead by .5, and gain `pace` times as much."""
-    plain = Runner({k: -np.log(k / LAST) for k in LOOKS})
-    rival = Runner({k: -0.5 - pace * np.log(k / LAST) for k in LOOKS})
-    chosen = race(plain, lambda: rival, lambda record: None)
-    assert chosen is {"sinusoids": rival, "plain": plain}[goes_on]
-    assert plain.until == rival.until == LAST
-
-
-def test_what_sinusoids_have_lost_of_late_does_not_count():
-    """Their best weights are kept."""
-    plain = Runner({k: -np.log(k / LAST) for k in LOOKS})
-    rival = Runner({LAST // 4: 0.0, LAST - 200: -1.45, LAST: 0.3})
-    assert race(plain, lambda: rival, lambda record: None) is rival
-    assert plain.until == rival.until == LAST
+def test_while_steps_gain_as_much_there_are_no_sinusoids():
+    steps = range(125, 8001, 125)
+    plain, rival = (Runner({k: ahead - np.log(k) for k in steps}) for ahead in (0.0, -0.5))
+    assert race(plain, lambda: rival, lambda record: None) is plain
+    assert plain.until == rival.until == SHARE * 20_000
 
 
 def test_the_race_of_a_short_run_is_short():
