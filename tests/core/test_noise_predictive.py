@@ -107,3 +107,30 @@ def test_the_best_factor_is_found_for_each_target():
     center = torch.tensor([0.7, -1.234], dtype=torch.float64)
     found = best_log_factor(lambda c: -1e6 * (c - center).square(), 2)
     np.testing.assert_allclose(found, center, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_factor_is_that_of_a_fine_search(seed):
+    """Of a mixture with heavy tails, whose log likelihood is no parabola."""
+    r = 3.0 ** (seed - 2) * normal(16, 30, 2, seed=seed) * torch.exp(normal(16, 30, 2, seed=seed + 10))
+
+    def score(c):
+        return (torch.logsumexp(-0.5 * (r * torch.exp(-c)).square() - c, 0)).sum(0)
+
+    found = best_log_factor(score, 2, 0.5)
+    for k in range(2):
+        pair = torch.zeros(2, dtype=torch.float64)
+
+        def loss(c, k=k, pair=pair):
+            return float(2 * c**2 - score(pair + c)[k])
+
+        starts = np.linspace(-3, 3, 121)
+        near = starts[np.argmin([loss(c) for c in starts])]
+        best = optimize.minimize_scalar(loss, bounds=(max(-3, near - 0.05), min(3, near + 0.05)), method="bounded")
+        assert float(found[k]) == pytest.approx(best.x, abs=3e-4)
+
+
+def test_the_best_factor_of_a_score_without_a_top_is_at_the_end():
+    found = best_log_factor(lambda c: torch.stack([40 * c[0], -40 * c[1]]), 2)
+    np.testing.assert_allclose(found, [3.0, -3.0])
+    np.testing.assert_allclose(best_log_factor(torch.zeros_like, 2), 0.0, atol=1e-12)

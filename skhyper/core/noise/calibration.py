@@ -58,11 +58,12 @@ def fit_factor(noise: NoiseModel, parts: Parts, outputs: Tensor, y: Tensor, weig
     y = y[:, None]
     if isinstance(noise, Homoscedastic):
         log_sigma = noise.log_sigma(parts, outputs)
-        residual = (y - outputs[..., : noise.n_targets]) * torch.exp(-log_sigma)
+        half_squares = 0.5 * ((y - outputs[..., : noise.n_targets]) * torch.exp(-log_sigma)).square()
+        base = -0.5 * LOG_2PI - log_sigma
 
         def by_target(c: Tensor) -> Tensor:
-            c = c.to(residual)
-            return marginal(-0.5 * ((residual * torch.exp(-c)).square() + LOG_2PI) - log_sigma - c, 1.0)
+            c = c.to(half_squares)
+            return marginal(base - half_squares * torch.exp(-2 * c), 1.0) - c
 
         def score(c: Tensor) -> Tensor:
             return (_finite(by_target(c)) * weight[..., None]).sum((0, 1)).double().cpu()

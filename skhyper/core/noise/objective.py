@@ -171,7 +171,8 @@ class Objective:
 
 def held_out_outputs(model: Model, x: Tensor, held: Tensor, parts: Parts, z: Tensor, waves: Waves | None) -> Tensor:
     """Outputs at each member's held-out rows, a few draws at a time: (M, G, n_val, O)."""
-    width = max(model.network.hidden, default=1)
+    network = model.network
+    width = max((*network.hidden[network.lowest_noisy :], network.n_outputs))  # of what draws do not share
     size = max(1, MAX_ACTIVATIONS // (held.numel() * width))
     own = x[held]
-    return torch.cat([model.network.outputs(parts, own, draws, waves) for draws in z.split(size, 1)], 1)
+    return torch.cat([network.outputs(parts, own, draws, waves) for draws in z.split(size, 1)], 1)
