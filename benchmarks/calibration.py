@@ -157,7 +157,7 @@ def figure(rows, path):
         panel.set_yticks(range(len(models)), models if i == 0 else [""] * len(models), fontsize=8)
         panel.set_title(f"{name}: {'NLL' if column == 'score' else 'ECE'}", fontsize=9)
         panel.invert_yaxis()
-        panel.set_xlim(left=0)
+        panel.set_xlim(0, 1.08 * own[column].max())
         panel.grid(alpha=0.3)
     canvas.savefig(path, dpi=90)
 
