@@ -40,9 +40,10 @@ def estimators(batch, seed):
     }
 
 
-def spread(model, z):
-    """Mean and standard deviation over all weights of their standard deviations over the draws z."""
+def spread(model):
+    """Mean and standard deviation over all weights of their standard deviations over draws, the same in every call."""
     state, network = load_state(model._state), model._model.network
+    z = network.generator.sample(1, N_DRAWS, torch.Generator().manual_seed(0), state.flat)
     parts = model._model.layout.split(state.flat)
     draws = network.generator.draws(parts, z)
     pairs = [generator.weights(parts, name, draws) for name, _, generator in network.layers]
@@ -52,13 +53,12 @@ def spread(model, z):
 
 def trajectory(model, split, epochs):
     """A line for each epoch; few at the end, where little moves."""
-    z = torch.randn(1, N_DRAWS, model.noise_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     shown = set(np.unique(np.geomspace(1, epochs, 60).round().astype(int)))
     lines = []
     for epoch in range(1, epochs + 1):
         model.partial_fit(split.X_train, split.y_train)
         if epoch in shown:
-            mean, deviation = spread(model, z)
+            mean, deviation = spread(model)
             error = np.sqrt(np.mean((model.predict(split.X_test) - split.y_test) ** 2))
             lines.append({"epoch": epoch, "mean": mean, "deviation": deviation, "rmse": error})
     return pd.DataFrame(lines)

@@ -142,6 +142,12 @@ class BaseHypernet(BaseEstimator, ABC):
             )
         return members
 
+    def _one_noise(self, random: np.random.RandomState) -> NDArray[np.float64]:
+        """A draw of the noise, (n_entries,)."""
+        seeded = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
+        like = torch.empty(0, dtype=torch.float64)
+        return self._model.network.generator.sample(1, 1, seeded, like)[0, 0].numpy()
+
     def _one_function(self, X: ArrayLike, member: int, noise: NDArray[np.float64]) -> torch.Tensor:
         """Outputs of one member with one given noise, (n, O)."""
         x = self._rows(X)

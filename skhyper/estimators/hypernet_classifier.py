@@ -57,7 +57,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     hypernet_hidden_layer_sizes : array-like of int, default=()
         Units of the hidden layers between noise and weights; empty: weights are affine in the noise.
     hypernet_dropout : float, default=0.0
-        Share in [0, 1) of these units that is dropped in training.
+        Share in [0, 1) of these units that is dropped. Which ones is part of the noise, in training and in each draw of
+        a prediction.
     input_noise : float, default=0.0
         Start of the learned scale of Gaussian noise on the scaled X in training; 0: none.
     objective : float, default=0.5

@@ -202,8 +202,8 @@ class PredictsDistributions(BaseHypernet, ABC):
         """
         check_is_fitted(self)
         random = check_random_state(random_state)
-        n_members, noise_dim = len(self._state["flat"]), self._state["bank"].shape[2]
-        return [MemberFunction(self, random.randint(n_members), random.standard_normal(noise_dim)) for _ in range(n)]
+        n_members = len(self._state["flat"])
+        return [MemberFunction(self, random.randint(n_members), self._one_noise(random)) for _ in range(n)]
 
     def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
         """Split the predictive variance.

@@ -91,11 +91,11 @@ def test_the_gradient_of_one_row_a_draw_is_that_of_explicit_weights(generator, l
 def test_dropout_has_its_derivative():
     generator = dataclasses.replace(GENERATORS["full, hidden"], dropout=0.5)
     model, flat = make_model(generator)
-    x, z = normal(2, 4, 3, 3), normal(2, 4, 3, seed=3)
-    recorded = model.network.forward(model.layout.split(flat.requires_grad_()), x, z, None, seeded())
+    x, z = normal(2, 4, 3, 3), generator.sample(2, 4, seeded(), normal(1))
+    recorded = model.network.forward(model.layout.split(flat.requires_grad_()), x, z, None)
     (expected,) = torch.autograd.grad(recorded.outputs.square().sum(), flat)
     parts = model.layout.split(flat.detach())
-    tape = model.network.forward(parts, x, z, None, seeded())
+    tape = model.network.forward(parts, x, z, None)
     found = model.layout.join(model.network.pull(parts, tape, 2 * tape.outputs, spread=True), flat.detach())
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
@@ -153,9 +153,8 @@ def test_weights_start_with_the_variance_of_the_main_network(kind, residual):
         assert relative.sqrt() == pytest.approx(0.5 if residual else 1.0, rel=0.25)
 
 
-def test_dropout_and_input_noise_are_drawn_in_training_only():
-    generator = dataclasses.replace(GENERATORS["full, hidden"], dropout=0.5)
-    model, flat = make_model(generator, input_noise=0.5)
+def test_input_noise_is_drawn_in_training_only():
+    model, flat = make_model(GENERATORS["full, hidden"], input_noise=0.5)
     parts = model.layout.split(flat)
     x, z = normal(2, 4, 3, 3), normal(2, 4, 3, seed=3)
     calm = [model.network.forward(parts, x, z, None).outputs for _ in range(2)]
@@ -167,6 +166,26 @@ def test_dropout_and_input_noise_are_drawn_in_training_only():
     assert torch.nn.functional.softplus(model.layout.split(model.layout.draw(1, seeded()))["input_noise"]) == (
         pytest.approx(0.5)
     )
+
+
+def test_which_units_are_dropped_is_part_of_the_noise():
+    """The same noise is the same function; masks are independent of what z mirrors."""
+    generator = dataclasses.replace(GENERATORS["full, hidden"], dropout=0.25)
+    z = generator.sample(2, 4000, seeded(), normal(1))
+    assert z.shape == (2, 4000, generator.n_entries) == (2, 4000, 3 + 5 + 4)
+    torch.testing.assert_close(z[:, ::2, :3], -z[:, 1::2, :3])
+    masks = z[..., 3:]
+    assert set(masks.unique().tolist()) == {0.0, 1 / 0.75}
+    torch.testing.assert_close(masks.mean((0, 1)), torch.ones(9, dtype=torch.float64), rtol=0.03, atol=0.0)
+    assert not torch.equal(masks[:, ::2], masks[:, 1::2])
+    model, flat = make_model(generator)
+    parts, noise = model.layout.split(flat), z[:, :4].clone()
+    features = generator.draws(parts, noise).features
+    assert (features[noise[..., -4:] == 0] == 0).all()
+    noise[..., 3:] = 1.0
+    whole = dataclasses.replace(generator, dropout=0.0).draws(parts, noise[..., :3]).features
+    assert torch.equal(generator.draws(parts, noise).features, whole)
+    assert not torch.equal(features, whole)
 
 
 @pytest.mark.parametrize("n_draws", [1, 2, 6, 12, 17])
@@ -191,9 +210,10 @@ def test_draws_come_in_mirrored_orthogonal_frames(n_draws):
 def test_dropped_features_are_made_up_for_in_the_mean():
     generator = FullGenerator(noise_dim=2, hidden=(4000,), dropout=0.5)
     model, flat = make_model(generator, hidden=())
-    parts, z = model.layout.split(flat), normal(2, 3, 2)
-    calm, noisy = generator.draws(parts, z).features, generator.draws(parts, z, seeded()).features
-    assert noisy.mean() == pytest.approx(float(calm.mean()), rel=0.05)
+    parts, z = model.layout.split(flat), generator.sample(2, 3, seeded(), normal(1))
+    dropped = generator.draws(parts, z).features
+    calm = dataclasses.replace(generator, dropout=0.0).draws(parts, z[..., :2]).features
+    assert dropped.mean() == pytest.approx(float(calm.mean()), rel=0.05)
 
 
 def test_prior_functions_differ_between_members_and_have_the_chosen_size():

@@ -36,7 +36,7 @@ class Draws(NamedTuple):
     """The features of a forward pass, and what their derivatives need."""
 
     features: Tensor  # (M, G, H)
-    z: Tensor  # (M, G, d)
+    z: Tensor  # (M, G, d), the Gaussian entries of the noise
     inputs: list[Tensor]  # of each layer of the hidden network
     slopes: list[Tensor]  # of its units: ReLU's, times what dropout multiplied them by
 
@@ -76,7 +76,8 @@ class Generator(ABC):
     hidden : tuple of int
         Sizes of the hidden layers (ReLU) between z and the last features; empty: the features are z.
     dropout : float
-        Share of the hidden units that is dropped in training.
+        Share of the hidden units that is dropped. Which ones is part of the noise, in training and in predictions: the
+        weights without any are not those that were trained.
     residual : bool
         Whether there is a base W0.
     scale_input : bool
@@ -111,8 +112,18 @@ class Generator(ABC):
         """Whether draws differ."""
         return True
 
+    @property
+    def n_masks(self) -> int:
+        """Hidden units that may be dropped."""
+        return sum(self.hidden) if self.dropout else 0
+
+    @property
+    def n_entries(self) -> int:
+        """Of the noise: d, and what each hidden unit is multiplied by where some are dropped."""
+        return self.noise_dim + self.n_masks
+
     def sample(self, n_members: int, n_draws: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Noise z, (M, n_draws, d); every other draw mirrors the one before.
+        """Noise z, (M, n_draws, d), and masks after it, (M, n_draws, n_masks); z mirrors that of every other draw.
 
         Either independent pairs from N(0, I), or frames: d pairs along the axes of a random rotation, all at the
         distance sqrt(d) from zero. The draws of whole frames have mean 0 and covariance I exactly, so that sums over
@@ -126,7 +137,12 @@ class Generator(ABC):
             z = sqrt(d) * rotations.mT.reshape(n_members, n_frames * d, d)[:, :n_pairs]
         else:
             z = normal((n_members, n_pairs, d))
-        return torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
+        z = torch.stack([z, -z], 2).flatten(1, 2)[:, :n_draws] if n_draws > 1 else z
+        if not self.n_masks:
+            return z
+        shape = n_members, n_draws, self.n_masks
+        kept = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device) >= self.dropout
+        return torch.cat([z, kept.to(z) / (1 - self.dropout)], -1)
 
     def blocks(self) -> dict[str, Block]:
         """Parameters of the hidden network."""
@@ -137,8 +153,9 @@ class Generator(ABC):
             blocks[f"noise.{i}.b"] = Block((n_out,), rate=0.1)
         return blocks
 
-    def draws(self, parts: Parts, z: Tensor, dropout: torch.Generator | None = None) -> Draws:
-        """The features of noise z, (M, G, d); `dropout` is given in training only."""
+    def draws(self, parts: Parts, z: Tensor) -> Draws:
+        """The features of noise, (M, G, n_entries)."""
+        z, *masks = z.split([self.noise_dim, *self.hidden] if self.n_masks else [self.noise_dim], -1)
         h = z
         inputs, slopes = [], []
         if self.scale_input:
@@ -147,10 +164,8 @@ class Generator(ABC):
             inputs.append(h)
             h = torch.relu(h @ parts[f"noise.{i}.w"] + parts[f"noise.{i}.b"][:, None])
             slope = (h > 0).to(h)
-            if dropout is not None and self.dropout:
-                keep = torch.rand(h.shape, generator=dropout, dtype=h.dtype, device=h.device) >= self.dropout
-                kept = keep.to(h) / (1 - self.dropout)
-                h, slope = h * kept, slope * kept
+            if masks:
+                h, slope = h * masks[i], slope * masks[i]
             slopes.append(slope)
         return Draws(h, z, inputs, slopes)
 

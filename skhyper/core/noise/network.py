@@ -178,14 +178,14 @@ class StochasticMLP:
         parts : the blocks
         x : Tensor of shape (M, G or 1, R, p)
             Rows of each draw; 1: all draws share the rows.
-        z : Tensor of shape (M, G, d)
+        z : Tensor of shape (M, G, n_entries)
             Noise.
         prior : Tensor of shape (M, G or 1, R, O), or None
             The prior functions at x.
         noise : torch.Generator or None
-            Of dropout and input noise; given in training only.
+            Of the input noise; given in training only.
         """
-        draws = self.generator.draws(parts, z, noise)
+        draws = self.generator.draws(parts, z)
         disturbance = None
         if noise is not None and self.input_noise:
             disturbance = torch.randn(x.shape, generator=noise, dtype=x.dtype, device=x.device)

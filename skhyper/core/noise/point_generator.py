@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .generators import Draws, Generator, LayerShape, LayerTape, Pulled, affine, pull_affine
@@ -27,7 +26,7 @@ class PointGenerator(Generator):
         """There is no hidden network."""
         return {}
 
-    def draws(self, parts: Parts, z: Tensor, dropout: torch.Generator | None = None) -> Draws:
+    def draws(self, parts: Parts, z: Tensor) -> Draws:
         """The noise itself, which nothing reads."""
         return Draws(z, z, [], [])
 

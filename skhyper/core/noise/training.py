@@ -175,7 +175,7 @@ class Trainer:
 
     def noises(self, n_draws: int) -> Iterator[Tensor]:
         """z of every member for one step after another; many at once cost little more than one."""
-        m, d = self.n_members, self.model.network.generator.noise_dim
+        m, d = self.n_members, self.model.network.generator.n_entries
         stock = max(1, min(STOCK, MAX_STOCK // (m * n_draws * d)))
         while True:
             yield from self.objective.noise(stock * m, n_draws).unflatten(0, (stock, m))
@@ -192,7 +192,7 @@ class Trainer:
         """Steps without: all that belongs to the noise stays where it is."""
         objective = copy(self.objective)
         objective.model = self.model.plain
-        still = self.rates.new_zeros(self.n_members, 2, self.model.network.generator.noise_dim)
+        still = self.rates.new_zeros(self.n_members, 2, self.model.network.generator.n_entries)
         stays = torch.ones_like(self.rates)
         stays[self.perturbs] = stays[self.held] = 0.0
         rates, decay, z = self.rates * stays, self.decay * stays, still[:, :1]
