@@ -284,8 +284,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         One weight draw for each row, a hypernetwork with dropout 0.5 and no residual base, learned softplus scales on
         its input noise (start 1) and on Gaussian input noise (start 0.5), cross-entropy, minibatches of 256 rows,
         2,000 epochs, no early stopping; for MNIST with two hidden layers a hypernetwork with hidden layers of 100 and
-        50. It leaves open the noise dimension, the optimiser and its learning rate, and the number of draws at
-        prediction; the values here are ours.
+        50. It leaves open the noise dimension, the optimiser and its learning rate, the number of draws at prediction
+        and whether units are dropped in these as well (they are); the values here are ours.
 
         Parameters
         ----------

@@ -334,7 +334,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         its input noise (start 1) and on Gaussian input noise (start 0.5), squared error, minibatches of one row, 2,000
         epochs, no early stopping. Above 5,000 rows the paper takes minibatches of 512: pass `batch_size=512`. It
         leaves open the noise dimension, the sizes of the hypernetwork for regression, the optimiser and its learning
-        rate, the number of draws at prediction and the activation's scale at the start; the values here are ours.
+        rate, the number of draws at prediction, whether units are dropped in these as well (they are) and the
+        activation's scale at the start; the values here are ours.
 
         Parameters
         ----------
