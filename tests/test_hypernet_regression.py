@@ -285,3 +285,16 @@ def test_members_share_no_hidden_noise_in_the_last_layer():
 def test_wrong_noise_parameters(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter of HypernetRegressor"):
         regressor(**{name: value}).fit(X, Y)
+
+
+def test_predictions_of_the_papers_settings_are_by_networks_that_were_trained():
+    """Their errors are those of the last epochs; with all units of the hypernetwork kept they are a fifth larger."""
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((200, 3))
+    y = X[:, 0] + np.sin(2 * X[:, 1])
+    settings = {"hidden_layer_sizes": (20,), "max_iter": 100, "batch_size": 20, "input_noise": 0.0}
+    model = HypernetRegressor.from_paper(**settings, random_state=0).fit(X, y)
+    trained = model.loss_curve_[-10:].mean() * y.var()
+    drawn = np.mean([np.mean((f(X) - y) ** 2) for f in model.sample_functions(200)])
+    assert 0.8 * trained < drawn < 1.05 * trained
+    assert np.mean((model.predict(X) - y) ** 2) < trained
