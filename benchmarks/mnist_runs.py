@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.cuda_graphs import Recorder, Replay
 from skhyper.boundary import torch_session
-from skhyper.core.noise.procedure import Holding, courses, fits_of
+from skhyper.core.noise.procedure import Holding, Job
 from skhyper.estimators.hypernet_options import resolve_settings
 
 # What of a course a checkpoint holds beside its trainer's.
@@ -56,10 +56,10 @@ class Run:
             settings = replace(settings, n_evaluations=looks * epochs)
         holding = Holding(model._held_out_share(encoded))
         with torch_session():
-            generator, (self.candidate,) = model._begin(encoded, settings, holding, again=False)
-            job = encoded.data, holding, settings, [settings.alpha], generator, model._like()
-            (begin,) = courses([self.candidate], *job)
-            self.course = begin()
+            generator, candidates = model._begin(encoded, settings, holding, again=False)
+            job = Job(candidates, encoded.data, holding, settings, [settings.alpha], generator, model._like())
+            (begin,) = job.courses()
+            self.job, self.course = job, begin()
         self.settings, self.n_rows, self.seconds = settings, len(y), 0.0
         self.epoch_steps = settings.n_steps // epochs
         self.trainer = self.course.trainer
@@ -90,9 +90,8 @@ class Run:
         """The estimator as it stands."""
         with torch_session(), torch.inference_mode():
             if self.course.looked < self.course.step:
-                self.course.due = self.course.step + 1
-                self.course.advance(lambda record: None)
-            (fit,) = fits_of(self.candidate, self.course, 1)
+                self.course.look(lambda record: None)
+            (fit,) = self.job.fits(self.course)
         self.model._store(fit, self.settings, self.n_rows, again=False, keep_optimizer=False)
         return self.model
 

@@ -20,7 +20,7 @@ from ..boundary import check_weights, refuse_unreadable, to_tensor, torch_sessio
 from ..core.noise.likelihood import NoiseModel
 from ..core.noise.objective import Model
 from ..core.noise.predictor import Predictor, members_waves
-from ..core.noise.procedure import Fit, Holding, run, run_alphas
+from ..core.noise.procedure import Fit, Holding, Job, run
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling
 from ..core.noise.state import Candidate, State, begin
@@ -288,8 +288,9 @@ class BaseHypernet(BaseEstimator, ABC):
             generator, candidates = self._begin(encoded, settings, holding, again)
             optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
             with torch_session(_work(candidates[0], settings)):
-                job = candidates, encoded.data, holding, settings
-                fit = run(*job, generator, self._like(), self._watch(), optimizer)
+                alphas, like = [settings.alpha], self._like()
+                job = Job(candidates, encoded.data, holding, settings, alphas, generator, like, optimizer)
+                (fit,) = run(job, self._watch())
         self._store(fit, settings, n, again, keep_optimizer)
 
     def _fit_alphas(self, X: Any, y: Any, sample_weight: Any, alphas: Sequence[float]) -> list[Self]:
@@ -300,8 +301,8 @@ class BaseHypernet(BaseEstimator, ABC):
         with torch_session():
             generator, candidates = self._begin(encoded, settings, holding, again=False)
             with torch_session(len(alphas) * _work(candidates[0], settings)):
-                job = candidates, encoded.data, holding, settings
-                fits = run_alphas(*job, alphas, generator, self._like(), self._watch())
+                job = Job(candidates, encoded.data, holding, settings, alphas, generator, self._like())
+                fits = run(job, self._watch())
         if fits[0].interrupted:  # the search keeps what was trained to its end
             raise KeyboardInterrupt
         fitted = []

@@ -98,8 +98,12 @@ class Course:
         trainer.advance(walk, next(self.batches), self.phase, self.step)
         self.step += 1
         walk.average.lerp_(walk.flat, 1 / max(1.0, self.averaged * self.step))
-        if self.step < min(self.due, trainer.schedule.n_steps):
-            return
+        if self.step >= min(self.due, trainer.schedule.n_steps):
+            self.look(watch)
+
+    def look(self, watch: Watch) -> None:
+        """Look at held-out rows, keep the best weights, and see how training goes on."""
+        trainer, walk = self.trainer, self.walk
         record = trainer.look(walk, self.phase, self.step, self.step - self.looked)
         self.curve.append(record)
         self.due = trainer.next_look(self.step)

@@ -66,83 +66,73 @@ class Holding:
         return hold_out(n_members, self.share, strata, keep, generator)
 
 
-def run(
-    candidates: Sequence[Candidate],
-    data: Data,
-    holding: Holding,
-    settings: Settings,
-    generator: torch.Generator,
-    like: Tensor,
-    watch: Watch = lambda record: None,
-    optimizer: tuple[Tensor, Tensor, int] | None = None,
-) -> Fit:
-    """Train on raw rows, and calibrate.
+@dataclass(frozen=True)
+class Job:
+    """What to train, and on what: a copy of each candidate for each alpha, all as one batch.
+
+    The copies start from the same weights and hold out the same rows.
 
     Parameters
     ----------
     candidates : one or two
         Where there are two, held-out rows choose whether the second goes on in the place of the first.
+    data : Data
+        Raw rows.
+    holding : Holding
+    settings : Settings
+    alphas : sequence of float
+        In the place of the settings' own.
+    generator : torch.Generator
     like : Tensor
         Its dtype and device are those of the training.
     optimizer : moments and number of steps, or None
         Where an earlier run ended.
     """
-    alphas = [settings.alpha]
-    (fit,) = run_alphas(candidates, data, holding, settings, alphas, generator, like, watch, optimizer)
-    return fit
+
+    candidates: Sequence[Candidate]
+    data: Data
+    holding: Holding
+    settings: Settings
+    alphas: Sequence[float]
+    generator: torch.Generator
+    like: Tensor
+    optimizer: tuple[Tensor, Tensor, int] | None = None
+
+    def courses(self) -> list[Callable[[], Course]]:
+        """How the run of each candidate begins: all hold out the same rows, and draw the same noise."""
+        data, like, generator = self.data, self.like, self.generator
+        m, copies = len(self.candidates[0].state.flat), len(self.alphas)
+        categorical = isinstance(self.candidates[0].model.noise, Categorical)
+        train_rows, held_rows = self.holding.rows(data, m, categorical, generator)
+        train = train_rows.repeat(copies, 1).to(like.device)
+        held = None if held_rows is None else held_rows.repeat(copies, 1).to(like.device)
+        n_train = float(data.weight.sum() * train_rows.shape[1] / len(data.x))
+        each = torch.tensor(self.alphas, dtype=torch.float64).repeat_interleave(m)
+        seed = int(torch.randint(2**62, (), generator=generator))
+
+        def begin(candidate: Candidate) -> Course:
+            model, state = candidate
+            rows, start = scaled_rows(state, data, like), repeated(cast(state, like), copies)
+            noise = torch.Generator(like.device).manual_seed(seed)
+            trainer = Trainer(model, rows, train, held, start.waves, self.settings, noise, n_train, each, copies)
+            return Course(trainer, start.flat, self.optimizer)
+
+        return [partial(begin, candidate) for candidate in self.candidates]
+
+    def fits(self, course: Course) -> list[Fit]:
+        """The copies as a course leaves them, calibrated."""
+        chosen = next(candidate for candidate in self.candidates if candidate.model is course.trainer.model)
+        return fits_of(chosen, course, len(self.alphas))
 
 
-def run_alphas(
-    candidates: Sequence[Candidate],
-    data: Data,
-    holding: Holding,
-    settings: Settings,
-    alphas: Sequence[float],
-    generator: torch.Generator,
-    like: Tensor,
-    watch: Watch = lambda record: None,
-    optimizer: tuple[Tensor, Tensor, int] | None = None,
-) -> list[Fit]:
-    """Train a copy of each candidate for each of some alphas, in the place of the settings' own, all as one batch.
-
-    The copies start from the same weights and hold out the same rows; the other parameters are those of `run`.
-    """
-    starts = courses(candidates, data, holding, settings, alphas, generator, like, optimizer)
+def run(job: Job, watch: Watch = lambda record: None) -> list[Fit]:
+    """Train, and calibrate: a fit for each alpha."""
+    starts = job.courses()
     course = starts[0]()
-    if len(candidates) > 1:  # nothing holds the run that does not go on
+    if len(starts) > 1:  # nothing holds the run that does not go on
         course = race(course, starts[1], watch)
     course.go(watch)
-    chosen = next(candidate for candidate in candidates if candidate.model is course.trainer.model)
-    return fits_of(chosen, course, len(alphas))
-
-
-def courses(
-    candidates: Sequence[Candidate],
-    data: Data,
-    holding: Holding,
-    settings: Settings,
-    alphas: Sequence[float],
-    generator: torch.Generator,
-    like: Tensor,
-    optimizer: tuple[Tensor, Tensor, int] | None = None,
-) -> list[Callable[[], Course]]:
-    """How the run of each candidate begins: all hold out the same rows, and draw the same noise."""
-    m, copies = len(candidates[0].state.flat), len(alphas)
-    categorical = isinstance(candidates[0].model.noise, Categorical)
-    train_rows, held_rows = holding.rows(data, m, categorical, generator)
-    train = train_rows.repeat(copies, 1).to(like.device)
-    held = None if held_rows is None else held_rows.repeat(copies, 1).to(like.device)
-    n_train = float(data.weight.sum() * train_rows.shape[1] / len(data.x))
-    each = torch.tensor(alphas, dtype=torch.float64).repeat_interleave(m)
-    seed = int(torch.randint(2**62, (), generator=generator))
-
-    def begin(candidate: Candidate) -> Course:
-        rows, start = scaled_rows(candidate.state, data, like), repeated(cast(candidate.state, like), copies)
-        noise = torch.Generator(like.device).manual_seed(seed)
-        trainer = Trainer(candidate.model, rows, train, held, start.waves, settings, noise, n_train, each, copies)
-        return Course(trainer, start.flat, optimizer)
-
-    return [partial(begin, candidate) for candidate in candidates]
+    return job.fits(course)
 
 
 def fits_of(candidate: Candidate, course: Course, copies: int) -> list[Fit]:
