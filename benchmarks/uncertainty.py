@@ -151,7 +151,7 @@ def figure(rows, profiles, path):
     """Left: the parts against n. Right: the curve's epistemic standard deviation along x."""
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(11, 3.6), layout="constrained")
+    canvas = Figure(figsize=(11, 3.9), layout="constrained")
     axes = canvas.subplots(1, 3)
     rows = rows.assign(n=rows["model"].astype(int))
     for panel, name in zip(axes[:2], TRUTHS, strict=True):
@@ -165,14 +165,15 @@ def figure(rows, profiles, path):
         panel.axhline(TRUTHS[name].noise, color="grey", linestyle="--", linewidth=1, label="true noise")
         panel.set(xscale="log", yscale="log", xlabel="training rows", title=name)
     axes[0].set_ylabel("standard deviation")
-    axes[0].legend(fontsize=7, frameon=False)
+    canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=5, fontsize=8, frameon=False)
     lines = pd.read_csv(profiles) if profiles.exists() else pd.DataFrame(columns=["n"])
     for i, n in enumerate(n for n in (120, 1000, 10_000) if n in set(lines["n"])):
         own = lines[lines["n"] == n]
         axes[2].plot(own["x"], own["epistemic"], color=f"C{i}", label=f"{n:,} rows")
     axes[2].axvspan(-1, 1, color="grey", alpha=0.15, linewidth=0, label="where the data are")
     axes[2].set(yscale="log", xlabel="x", title="curve: epistemic along x")
-    axes[2].legend(fontsize=7, frameon=False)
+    axes[2].margins(y=0.3)
+    axes[2].legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
     canvas.savefig(path, dpi=90)
 
 
