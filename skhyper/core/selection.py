@@ -5,7 +5,7 @@ from scipy.optimize import nnls
 
 # Row 0 is left for a gain of more than this many standard errors of the paired fold-wise differences: of squared
 # losses, and of likelihoods, where a few confident errors decide. Chosen on the development tasks
-# (benchmarks/development.py); docs/theory has the tables.
+# (benchmarks/development.py); docs/experiments has the tables.
 STANDARD_ERRORS = 0.5
 STANDARD_ERRORS_OF_LIKELIHOODS = 1.5
 
