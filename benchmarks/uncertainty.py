@@ -75,7 +75,7 @@ def one(name, n, seed, **settings):
         "error": rms_error(model, truth, name, rng),
         "truth": truth.noise,
     }
-    return row, profile(model, n, seed, X, y) if name == "curve" else None
+    return row, profile(model, n, seed) if name == "curve" else None
 
 
 def rms_error(model, truth, name, rng):
@@ -88,7 +88,7 @@ def rms_error(model, truth, name, rng):
     return np.sqrt(np.mean((model.predict(2 * X - 1) - y) ** 2))
 
 
-def profile(model, n, seed, X, y):
+def profile(model, n, seed):
     """The curve's prediction along the grid."""
     parts = model.predict_uncertainty(GRID[:, None])
     mean = model.predict(GRID[:, None])

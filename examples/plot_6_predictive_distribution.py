@@ -45,8 +45,8 @@ CalibrationDisplay.from_estimator(model, X_test, y_test, ax=axes[1])
 plt.show()
 
 # %%
-# The noise in the weights is on trial: held-out rows of the diabetes data saw no use for it, and the members went on as
-# plain networks.
+# The noise in the weights is on trial: where held-out rows see no use for it, the members go on as plain networks, at
+# half the cost.
 print(f"noise dropped: {model.noise_dropped_}")
 
 # %%

@@ -20,7 +20,7 @@ from .hyperoptim import Objective
 from .layer_family import LayerFamily
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
-from .result import Evaluation, Record, Result, Snapshot, StopReason
+from .result import ENDED, Evaluation, Record, Result, Snapshot, StopReason
 from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy
 from .walk import Pace, Walk
 
@@ -32,7 +32,6 @@ JUDGED = 0.4  # share of the held-out rows that judge finer decays
 EARLY = 0.6  # share of the epochs of a plain fit within which weights are best that memorise early
 LATEST = 1 / 3  # share of a stage's evaluations after which decays move although the weights have not settled
 FAMILY_TAU = 1.0  # of the prior of the family's numbers, in units of log alpha
-ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import BestResponse, hypergradient
-from .decays import Decays, Hyper
+from .decays import Hyper
 from .losses import Loss, Rescaled, SquaredError
 from .moments import FoldMoments, Sums
 from .problem import Problem
@@ -122,24 +122,16 @@ class IterativeResponse(BestResponse):
         else:
             u, error = self._adjoint(w, hyper, s2, held.gradient / self.problem.n_folds, tol)
             u, losses = self._flat(u), held.losses
-            w_decayed = w[..., : self._n_decayed]
-            return Evaluation(hyper, w, losses, hypergradient(self._decays, w_decayed, hyper, s2, u), error)
+            decays, w_decayed = self.problem.coefficient_decays, w[..., : self.problem.network.n_coefficients]
+            return Evaluation(hyper, w, losses, hypergradient(decays, w_decayed, hyper, s2, u), error)
         return Evaluation(hyper, w, losses, hypergradient(self.problem.decays, w, hyper, s2, u), error)
 
     # Layouts.
 
-    @property
-    def _n_decayed(self) -> int:
-        return self.problem.network.n_coefficients
-
-    @cached_property
-    def _decays(self) -> Decays:
-        return self.problem.decays.restrict(self._n_decayed)
-
     def _matrix(self, w: Tensor) -> Tensor:
         """Flat weights -> coefficients (K, T, p) of the columns that vary."""
         network = self.problem.network
-        matrix = w[..., : self._n_decayed].unflatten(-1, (network.n_features, network.n_outputs))
+        matrix = w[..., : self.problem.network.n_coefficients].unflatten(-1, (network.n_features, network.n_outputs))
         return matrix[:, self.moments.columns].mT.contiguous()
 
     def _flat(self, v: Tensor) -> Tensor:
@@ -214,7 +206,7 @@ class IterativeResponse(BestResponse):
 
     def _curvature(self, w: Tensor, hyper: Hyper, s2: Tensor, gradient: Tensor | None) -> tuple[Curvature, Tensor]:
         """The penalty's Hessian, b_g scaled by the share of `gradient` along a_g w_g, and positive definite."""
-        decays = self._decays
+        decays = self.problem.coefficient_decays
         r = decays.relative(w, s2)
         a_g = decays.log_decays_at(r, hyper).exp()
         a = decays.spread(a_g)
@@ -231,7 +223,8 @@ class IterativeResponse(BestResponse):
 
     def _bent(self, w: Tensor, a: Tensor, b: Tensor) -> Curvature:
         """diag(a) - sum_g b_g w_g w_g'."""
-        decays, bend = self._decays, self._decays.spread(b) * w**2
+        decays = self.problem.coefficient_decays
+        bend = decays.spread(b) * w**2
         decay, diagonal = self._matrix(a), self._matrix(a - bend)
         if decays.single:
             return Curvature(decay, diagonal)
@@ -252,7 +245,7 @@ class IterativeResponse(BestResponse):
         self, hyper: Hyper, s2: Tensor, v: Tensor, d: Tensor, product: Tensor, curvature: Curvature
     ) -> Tensor:
         """The first of the steps 1, 1/2 ... that lowers the objective of a fold enough: (K,)."""
-        rhs, decays = self.moments.rhs, self._decays
+        rhs, decays = self.moments.rhs, self.problem.coefficient_decays
         first, bend = ((product - rhs) * d).sum((-1, -2)), (d * self._system.low_product(d)).sum((-1, -2))
         slope = first + (curvature.decays * v * d).sum((-1, -2))
         w, step = self._flat(v), self._flat(d)
@@ -269,7 +262,8 @@ class IterativeResponse(BestResponse):
 
     def _adjoint(self, w: Tensor, hyper: Hyper, s2: Tensor, v: Tensor, tol: float) -> tuple[Tensor, float]:
         """H^-1 v for coefficients (K, T, p), and the relative residual that is left."""
-        flat, decays, system = w[..., : self._n_decayed], self._decays, self._system
+        decays, system = self.problem.coefficient_decays, self._system
+        flat = w[..., : self.problem.network.n_coefficients]
         a = decays.spread(decays.log_decays(flat, hyper, s2).exp())
         curvature = self._bent(flat, a, decays.concavity(flat, hyper, s2))
         u = torch.zeros_like(v) if self.warm.adjoint is None else self.warm.adjoint

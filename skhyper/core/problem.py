@@ -8,6 +8,7 @@ rows are copied; a row of weight zero in both does not exist for it.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -92,6 +93,11 @@ class Problem(Folds):
     """The bilevel problem of a linear network."""
 
     network: LinearNetwork
+
+    @cached_property
+    def coefficient_decays(self) -> Decays:
+        """The decays as those of the coefficients alone, without intercepts."""
+        return self.decays.restrict(self.network.n_coefficients)
 
     def outer_gradient(self, w: Tensor) -> Tensor:
         """d outer / d w: (..., K, n_weights)."""

@@ -16,7 +16,7 @@ from .hyperoptim import Objective, QuasiNewton
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
-from .result import Evaluation, Result, Snapshot, StopReason
+from .result import ENDED, Evaluation, Result, Snapshot, StopReason
 from .scan import PATIENCE, Grid, Scan, scan
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
@@ -34,7 +34,6 @@ FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradie
 EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
 FIRST_STEP = 0.25  # the length of its first step,
 EXPONENT_TOL = 2e-3  # and the gradient to which it is
-ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
 
 
 @dataclass(frozen=True)

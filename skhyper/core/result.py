@@ -28,6 +28,10 @@ class StopReason(Enum):
     DIVERGED = "The outer loss was not finite; the best model so far is kept."
 
 
+# Reasons of the user's, after which no further stage begins.
+ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
+
+
 class Evaluation(NamedTuple):
     """An algorithm's answer at one set of hyperparameters."""
 

@@ -347,7 +347,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         self._select(job, task, result, plan)
         if self.refit:
             self._refit(job, algorithm, result, budget)
-        self._store(job, result, plan)
+        self._store(job, result)
 
     def _scan(self, job: Job, budget: Budget, watch: Watch) -> None:
         """The alpha of an estimator that trains itself: scan, score, refit, store."""

@@ -102,7 +102,7 @@ class SearchResults:
         self.exponent_, self.shrinkage_ = exponent, shrinkage
         self.n_hyperparameters_, self.hypergradient_error_ = n_fitted, error
 
-    def _store(self, job: Job, result: Result, plan: Plan) -> None:
+    def _store(self, job: Job, result: Result) -> None:
         """What the search learnt, in plain types."""
         self._store_run(job, result.history, result.stop_reason)
         if result.checkpoint is not None:

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..decays import Decays, Hyper
+from ..decays import Hyper
 from ..descent import VANISHED, Batch, Descent
 from ..iterative import IterativeResponse, iteration_pays
 from ..linear_systems import Moments, System, normal_equations
@@ -68,10 +68,10 @@ class ClosedFormResponse(BestResponse):
         """One factorisation where decays are fixed, re-weighted steps where they depend on the weights."""
         batch, shape = self._flatten(hyper, s2)
         if bool((hyper.exponent == 2).all()):
-            flat = self._frozen(batch, self.rhs.new_ones(len(batch.fold), self._n_decayed))
+            flat = self._frozen(batch, self.rhs.new_ones(len(batch.fold), self.problem.network.n_coefficients))
         else:
             start = self.solve(Hyper(hyper.log_alpha, 2.0 + 0 * hyper.exponent, hyper.offsets), s2) if w is None else w
-            start = start[..., : self._n_decayed].expand(*shape, -1).flatten(0, -2)
+            start = start[..., : self.problem.network.n_coefficients].expand(*shape, -1).flatten(0, -2)
             flat = self._reweight(batch, start, tol)
         coefficients = flat.reshape(*shape, *self.rhs.shape[-2:])
         intercepts = self.moments.y - (self.moments.x[..., None] * coefficients).sum(-2)
@@ -82,7 +82,7 @@ class ClosedFormResponse(BestResponse):
         batch, shape = self._flatten(hyper, s2)
         layers = self.problem.network.split(v)
         centred = layers.coefficients - self.moments.x[..., None] * layers.intercepts[..., None, :]
-        r, flat = centred.flatten(0, -3), w[..., : self._n_decayed].flatten(0, -2)
+        r, flat = centred.flatten(0, -3), w[..., : self.problem.network.n_coefficients].flatten(0, -2)
         u = self._newton(batch, flat, r)
         left = r - self._product(batch, flat, u)
         if float(left.norm()) > tol * float(r.norm()):
@@ -93,17 +93,9 @@ class ClosedFormResponse(BestResponse):
         error = float(left.norm()) / max(float(r.norm()), torch.finfo(r.dtype).tiny)
         return self._join(coefficients, intercepts), error
 
-    @property
-    def _n_decayed(self) -> int:
-        return self.problem.network.n_coefficients
-
-    @cached_property
-    def _decays(self) -> Decays:
-        return self.problem.decays.restrict(self._n_decayed)
-
     @cached_property
     def _shared(self) -> bool:
-        return self._decays.shared_by_outputs(self.rhs.shape[-1])
+        return self.problem.coefficient_decays.shared_by_outputs(self.rhs.shape[-1])
 
     def _join(self, coefficients: Tensor, intercepts: Tensor) -> Tensor:
         return self.problem.network.join(Layers(coefficients, intercepts, intercepts[..., :0]))
@@ -122,7 +114,8 @@ class ClosedFormResponse(BestResponse):
 
     def _decay(self, batch: Batch, w: Tensor) -> Tensor:
         """Frozen decays at w: (B, p) where outputs share them, else (B, p, T)."""
-        return self._as_matrix(self._decays.spread(self._decays.log_decays(w, batch.hyper, batch.s2).exp()))
+        decays = self.problem.coefficient_decays
+        return self._as_matrix(decays.spread(decays.log_decays(w, batch.hyper, batch.s2).exp()))
 
     def _as_matrix(self, a: Tensor) -> Tensor:
         """Flat weights (B, p * T) -> (B, p) where outputs share decays, else (B, p, T)."""
@@ -137,7 +130,7 @@ class ClosedFormResponse(BestResponse):
         """Rough: majorise-minimise, problems leave as they converge. Accurate: Newton's method."""
         if tol <= ROUGH_TOL:
             solvers = self._solve_bent, self._frozen, self._coupling
-            return Descent(self.system, self.rhs, self._decays, *solvers)(batch, w, tol)
+            return Descent(self.system, self.rhs, self.problem.coefficient_decays, *solvers)(batch, w, tol)
         w = w.clone()
         active = torch.arange(len(w))
         for _ in range(MAX_STEPS):
@@ -153,20 +146,20 @@ class ClosedFormResponse(BestResponse):
 
     def _newton(self, batch: Batch, w: Tensor, r: Tensor) -> Tensor:
         """H^-1 r with the true Hessian of the inner problem at w: (B, p, T)."""
-        decays = self._decays
+        decays = self.problem.coefficient_decays
         a = decays.log_decays(w, batch.hyper, batch.s2).exp()
         return self._solve_bent(batch, w, a, decays.concavity(w, batch.hyper, batch.s2), r)
 
     def _product(self, batch: Batch, w: Tensor, u: Tensor) -> Tensor:
         """H u with the same Hessian: (B, p, T) -> (B, p, T)."""
-        decays, flat = self._decays, u.flatten(-2)
+        decays, flat = self.problem.coefficient_decays, u.flatten(-2)
         a, b = decays.log_decays(w, batch.hyper, batch.s2).exp(), decays.concavity(w, batch.hyper, batch.s2)
         bend = decays.spread(b * decays.group_sums(w * flat)) * w
         return self.system.matvec(batch.fold, u) + (decays.spread(a) * flat - bend).unflatten(-1, u.shape[-2:])
 
     def _solve_bent(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
         """(X'CX + diag(a) - sum_g b_g w_g w_g')^-1 r: (B, p, T)."""
-        decays = self._decays
+        decays = self.problem.coefficient_decays
         if decays.single:
             return self.system.solve(batch.fold, self._as_matrix(decays.spread(a - b * decays.group_sums(w**2))), r)
         frozen = self._as_matrix(decays.spread(a))
@@ -181,7 +174,7 @@ class ClosedFormResponse(BestResponse):
 
     def _coupling(self, batch: Batch, w: Tensor, a: Tensor) -> Tensor:
         """W' A^-1 W for decays a (B, n_groups): (B, n_groups, n_groups)."""
-        decays, (p, n_outputs) = self._decays, self.rhs.shape[-2:]
+        decays, (p, n_outputs) = self.problem.coefficient_decays, self.rhs.shape[-2:]
         a = self._as_matrix(decays.spread(a))
         w, group = w.unflatten(-1, (p, n_outputs)), decays.index.unflatten(-1, (p, n_outputs))
         coupled = w.new_zeros(len(w), decays.n_groups, decays.n_groups)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SQRT_2, SQRT_2PI, LOG_2PI = sqrt(2.0), sqrt(2 * pi), log(2 * pi)
+from .likelihood import LOG_2PI
+
+SQRT_2, SQRT_2PI = sqrt(2.0), sqrt(2 * pi)
 
 # Numbers in the largest array of differences between components.
 MAX_PAIRS = 2**23

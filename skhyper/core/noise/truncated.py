@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .predictive import LOG_2PI, Components, Distribution, Mixture
+from .likelihood import LOG_2PI
+from .predictive import Components, Distribution, Mixture
 
 # Levels of the quantiles between which the score is integrated, by Gauss and Legendre's rule with so many nodes.
 LEVELS = (1e-7, 1e-4, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1 - 1e-4, 1 - 1e-7)
