@@ -81,7 +81,8 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
     threads = torch.get_num_threads()
     limit = 1 if work < SMALL_WORK else None
     blas = nullcontext() if limit is None else _thread_pools().limit(limits=limit)
-    with blas, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad(), _float64():
+    device = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with blas, device, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad(), _float64():
         try:
             if limit is not None:
                 torch.set_num_threads(limit)

@@ -166,6 +166,31 @@ def transform_target(fitted: Any, y: Any) -> Any:
             return y
 
 
+def inner_with(fitted: Any, x: Any, method: str) -> tuple[Any, Any]:
+    """The estimator inside of pipelines and searches that has a method, and X as it sees it.
+
+    Raises
+    ------
+    TypeError
+        If there is none, or one that knows the target in another unit.
+    """
+    outer = fitted
+    while not hasattr(fitted, method):
+        if isinstance(fitted, Pipeline) and fitted.steps:
+            x = fitted[:-1].transform(x) if len(fitted.steps) > 1 else x
+            fitted = fitted.steps[-1][1]
+        elif hasattr(fitted, "best_estimator_"):
+            fitted = fitted.best_estimator_
+        elif isinstance(fitted, TransformedTargetRegressor):
+            raise TypeError(
+                f"{method} is that of the target inside of TransformedTargetRegressor, in another unit; leave it out: "
+                "HypernetRegressor scales its target itself."
+            )
+        else:
+            raise TypeError(f"{type(outer).__name__} must have a method {method}, or end in an estimator that has it.")
+    return fitted, x
+
+
 def feature_names(fitted: Any, shell: Any, n_features: int) -> NDArray[np.object_]:
     """Names of the columns that the final estimator sees: its own, the last transformer's, or x0, x1, ..."""
     if hasattr(shell, "feature_names_in_"):

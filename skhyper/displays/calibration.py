@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from ..adapters.unwrap import inner_with
 from .axes import get_axes
 
 
@@ -51,7 +52,7 @@ class CalibrationDisplay:
         Parameters
         ----------
         estimator : HypernetRegressor
-            Fitted, with one target.
+            Fitted, with one target; it may be the last step of a pipeline, or found by a search.
         X : array-like of shape (n_samples, n_features)
             Data.
         y : array-like of shape (n_samples,)
@@ -65,7 +66,9 @@ class CalibrationDisplay:
             Drawn.
         """
         check_is_fitted(estimator)
-        return cls(np.sort(np.abs(2 * estimator.cdf(X, y) - 1))).plot(ax=ax)
+        inner, x = inner_with(estimator, X, "cdf")
+        levels = inner.cdf(x, column_or_1d(y)).ravel()
+        return cls(np.sort(np.abs(2 * levels - 1))).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> "CalibrationDisplay":
         """Draw.

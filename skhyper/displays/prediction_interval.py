@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from ..adapters.unwrap import inner_with
 from .axes import get_axes
 
 
@@ -63,7 +64,7 @@ class PredictionIntervalDisplay:
         Parameters
         ----------
         estimator : HypernetRegressor
-            Fitted, with one target.
+            Fitted, with one target; it may be the last step of a pipeline, or found by a search.
         X : array-like of shape (n_samples, n_features)
             Data.
         y : array-like of shape (n_samples,)
@@ -79,13 +80,14 @@ class PredictionIntervalDisplay:
             Drawn.
         """
         check_is_fitted(estimator)
-        mean, interval = estimator.predict(X), estimator.predict_interval(X, coverage=coverage)
+        y, (inner, seen) = column_or_1d(y), inner_with(estimator, X, "predict_interval")
+        mean, interval = inner.predict(seen).ravel(), inner.predict_interval(seen, coverage=coverage).reshape(-1, 2)
         rows = np.asarray(X)
         if rows.shape[1] == 1:
             x, xlabel = rows[:, 0], "feature"
         else:
             x, xlabel = np.argsort(np.argsort(mean, kind="stable")), "rows by predicted mean"
-        return cls(x, np.asarray(y), mean, interval, coverage, xlabel).plot(ax=ax)
+        return cls(x, y, mean, interval, coverage, xlabel).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> "PredictionIntervalDisplay":
         """Draw.

@@ -54,7 +54,11 @@ class FittedSearch:
         """
         check_is_fitted(self, "best_estimator_")
         if not hasattr(self, "_moved"):
-            raise ValueError("best_response is for neural networks; fit the linear estimator at this alpha instead.")
+            name = type(final_estimator(self.best_estimator_)).__name__
+            raise ValueError(
+                f"best_response is for neural networks whose decays moved while they were trained; {name} is fitted at "
+                "another alpha by set_params and fit."
+            )
         (value,) = check_alphas(alpha, self.response_range_)
         (name, tuned), *_ = self.best_params_.items()
         moved = moved_estimator(self.best_estimator_, self._moved, float(np.log(value / tuned)))

@@ -2,8 +2,9 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from functools import wraps
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -27,6 +28,8 @@ from ..core.noise.state import Candidate, State, begin
 from ..core.noise.training import Record, Settings
 from .hypernet_options import (
     ACTIVATIONS,
+    COPIES,
+    LEAST_HELD,
     LEAST_ROWS,
     SCALINGS,
     SHARE,
@@ -43,7 +46,7 @@ TEXT_HINT = (
     "Encode strings and fill missing values first: the guide has a recipe with ColumnTransformer, OneHotEncoder and "
     "SimpleImputer."
 )
-
+TARGET_HINT = "Drop the rows that have no target."
 
 # Numbers in one block of outputs.
 MAX_OUTPUTS = 2**23
@@ -55,6 +58,22 @@ class Uncertainty(NamedTuple):
     total: NDArray[np.float64]
     aleatoric: NDArray[np.float64]
     epistemic: NDArray[np.float64]
+
+
+def all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that leaves the estimator as it was where it fails."""
+
+    @wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapped
 
 
 class Encoded(NamedTuple):
@@ -180,6 +199,7 @@ class BaseHypernet(BaseEstimator, ABC):
     def _row_weights(self, y: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sample weights times those of the classes."""
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -217,12 +237,14 @@ class BaseHypernet(BaseEstimator, ABC):
         again = self.warm_start and hasattr(self, "_state")
         encoded = self._encode(X, y, sample_weight, X_val, y_val, reset=not again)
         settings = resolve_settings(self, encoded.small, len(encoded.data.x) - encoded.n_given)
-        self._fit(encoded, settings, Holding(self._held_out_share(encoded), encoded.n_given), again)
+        self._fit(encoded, settings, self._holding(encoded), again)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
         """One pass through the rows."""
+        if self.early_stopping is True:
+            raise ValueError("partial_fit holds out no rows; set early_stopping='auto' or False, got True.")
         again = hasattr(self, "_state")
         encoded = self._encode(X, y, sample_weight, None, None, reset=not again)
         settings = resolve_settings(self, encoded.small, len(encoded.data.x), one_pass=True)
@@ -261,23 +283,35 @@ class BaseHypernet(BaseEstimator, ABC):
                 ensure_min_samples=2 if reset else 1,
             )
         except ValueError as error:
+            if "Input y contains NaN" in str(error):
+                raise type(error)(f"{error} {TARGET_HINT}") from error
             if "could not convert string" in str(error) or "NaN" in str(error):
                 raise type(error)(f"{error} {TEXT_HINT}") from error
             raise
 
-    def _held_out_share(self, encoded: Encoded) -> float:
-        """The share of the rows that each member holds out; 0 for none."""
-        n = len(encoded.data.x)
+    def _n_kept(self, data: Data) -> int:
+        """Rows that no member holds out."""
+        return 0
+
+    def _holding(self, encoded: Encoded) -> Holding:
+        """What each member holds out."""
+        n, data = len(encoded.data.x), encoded.data
+        if encoded.n_given:
+            return Holding(n_given=encoded.n_given)
         share = self.validation_fraction
         if share == "auto":
             share = SMALL_SHARE if encoded.small else SHARE
-        if self.early_stopping is True and n * share < 2:
+        copies = encoded.small and float(data.weight.sum()) >= COPIES * n
+        count = float(data.weight.sum()) if copies else n
+        n_free = count - self._n_kept(data)
+        enough = n_free * share >= LEAST_HELD
+        if self.early_stopping is True and not enough:
             raise ValueError(
-                f"validation_fraction must leave at least 2 rows to stop by, got validation_fraction={share} of {n} "
-                "rows; raise it or set early_stopping=False."
+                f"validation_fraction must leave at least 2 rows to stop by, got validation_fraction={share} of "
+                f"{n_free:g} rows that can be held out; raise it or set early_stopping=False."
             )
-        holds_out = n >= LEAST_ROWS if self.early_stopping == "auto" else self.early_stopping
-        return float(share) if holds_out else 0.0
+        holds_out = count >= LEAST_ROWS and enough if self.early_stopping == "auto" else self.early_stopping
+        return Holding(float(share) if holds_out else 0.0, copies=copies)
 
     def _fit(
         self, encoded: Encoded, settings: Settings, holding: Holding, again: bool, keep_optimizer: bool = False
@@ -286,10 +320,19 @@ class BaseHypernet(BaseEstimator, ABC):
         n = len(encoded.data.x) - encoded.n_given
         with torch_session():
             generator, candidates = self._begin(encoded, settings, holding, again)
-            optimizer = to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None
+            job = Job(
+                candidates,
+                encoded.data,
+                holding,
+                settings,
+                [settings.alpha],
+                generator,
+                self._like(),
+                splitter=self._splitter(generator, again),
+                optimizer=to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None,
+                n_judged=self._n_judged if again and keep_optimizer else 0.0,
+            )
             with torch_session(_work(candidates[0], settings)):
-                alphas, like = [settings.alpha], self._like()
-                job = Job(candidates, encoded.data, holding, settings, alphas, generator, like, optimizer)
                 (fit,) = run(job, self._watch())
         self._store(fit, settings, n, again, keep_optimizer)
 
@@ -297,11 +340,12 @@ class BaseHypernet(BaseEstimator, ABC):
         """A fitted copy for each alpha, trained as one batch: all start alike and hold out the same rows."""
         encoded = self._encode(X, y, sample_weight, None, None, reset=True)
         settings = resolve_settings(self, encoded.small, len(encoded.data.x))
-        holding = Holding(self._held_out_share(encoded))
+        holding = self._holding(encoded)
         with torch_session():
             generator, candidates = self._begin(encoded, settings, holding, again=False)
+            splitter = self._splitter(generator, again=False)
+            job = Job(candidates, encoded.data, holding, settings, alphas, generator, self._like(), splitter)
             with torch_session(len(alphas) * _work(candidates[0], settings)):
-                job = Job(candidates, encoded.data, holding, settings, alphas, generator, self._like())
                 fits = run(job, self._watch())
         if fits[0].interrupted:  # the search keeps what was trained to its end
             raise KeyboardInterrupt
@@ -319,6 +363,7 @@ class BaseHypernet(BaseEstimator, ABC):
         data = encoded.data
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if again:
+            self._check_unchanged(data.y.shape[1])
             generator = torch.Generator().manual_seed((seed + 7919 * self.t_) % (2**31 - 1))
             return generator, [Candidate(self._model, load_state(self._state))]
         generator = torch.Generator().manual_seed(seed)
@@ -334,6 +379,26 @@ class BaseHypernet(BaseEstimator, ABC):
             candidates.append(Candidate(model, state))
         return generator, candidates
 
+    def _check_unchanged(self, n_targets: int) -> None:
+        """Training goes on with the networks that there are."""
+        noise, sizes = self._noise_model(n_targets), np.shape(self._state["bank"])[:2]
+        asked = Model(resolve_network(self, self._model.network.n_features, noise), noise)
+        draws = self.n_samples if asked.network.generator.stochastic else 1
+        if asked != self._model or sizes != (self.n_estimators, draws):
+            raise ValueError(
+                "partial_fit and warm_start go on with the networks of the first fit, but a parameter that shapes them "
+                "(layers, generator, noise, n_estimators, n_samples) has been changed; put it back or fit a clone."
+            )
+
+    def _splitter(self, generator: torch.Generator, again: bool) -> torch.Generator:
+        """Of what is held out: a fit that goes on holds out the same rows, if there are as many."""
+        if not again:
+            self._split_state = generator.get_state().numpy().copy()
+            return generator
+        splitter = torch.Generator()
+        splitter.set_state(torch.from_numpy(self._split_state.copy()))
+        return splitter
+
     def _like(self) -> torch.Tensor:
         """Of the precision and on the device of the training."""
         return torch.empty(0, dtype=getattr(torch, self.dtype), device=resolve_device(self.device))
@@ -341,6 +406,8 @@ class BaseHypernet(BaseEstimator, ABC):
     def _store(self, fit: Fit, settings: Settings, n: int, again: bool, keep_optimizer: bool) -> None:
         self._model, self._state = fit.model, dump_state(fit.state)
         self.n_frequencies_ = len(fit.state.inputs.frequencies)
+        self._n_judged = fit.n_judged
+        vars(self).pop("_optimizer", None)
         if keep_optimizer:
             self._optimizer = to_arrays(fit.optimizer)
         names = ("loss", "held_out", "spread")

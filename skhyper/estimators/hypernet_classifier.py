@@ -1,5 +1,6 @@
 """HypernetClassifier: classification by networks whose weights come from noise."""
 
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..core.noise.likelihood import Categorical, NoiseModel
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, identity
 from .classification_predictions import PredictsProbabilities
+from .hypernet import all_or_nothing
 from .hypernet_options import PAPER
 
 
@@ -23,11 +25,11 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
 
         (1/n) sum_i s_i [-(1/a) log (1/K) sum_k softmax(f(x_i; g(z_k)))_{y_i}^a] + alpha / (2 n) sum_j c_j w_j^2
 
-    over its training rows, with K draws a step, s_i the weights of rows (mean 1) and c_j the number of inputs of the
-    layer that w_j belongs to. Probabilities are the mean of the softmaxes over members and over draws of a noise bank
-    that is fixed at fit: predictions are deterministic and do not depend on the other rows. By default a minibatch is
-    dealt out over the draws, each row sees one of them, and the loss is that of a = 0; what keeps the spread of the
-    weights from vanishing is that it follows held-out rows.
+    over its training rows, with K draws a step, s_i the weights of rows, n their sum and c_j the number of inputs of
+    the layer that w_j belongs to: weights count as copies of rows. Probabilities are the mean of the softmaxes over
+    members and over draws of a noise bank that is fixed at fit: predictions are deterministic and do not depend on the
+    other rows. By default a minibatch is dealt out over the draws, each row sees one of them, and the loss is that of a
+    = 0; what keeps the spread of the weights from vanishing is that it follows held-out rows.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
     weight_spread_curve_ : ndarray of shape (n_evaluations,)
         Mean over the weights of their standard deviation over 10 draws.
     n_iter_ : int
-        Passes through the training rows.
+        Passes: rows seen over the number of rows.
     t_ : int
         Updates.
     n_frequencies_ : int
@@ -167,8 +169,10 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
 
     Notes
     -----
-    With at most 100 distinct rows training is full batch with draws shared, on rows sorted and made distinct: then
-    integer weights equal repeated rows exactly, and the order of rows has no influence.
+    With at most 100 distinct rows training is full batch (unless `batch_size` says otherwise) with draws shared, on
+    rows sorted and made distinct: then integer weights equal repeated rows exactly, and the order of rows has no
+    influence. Where these have a mean weight of 4 or more, as the cells of categorical features have, each member
+    holds out copies of rows instead of whole ones.
 
     The noise is multiplied by a factor in each layer, which follows the likelihood of held-out rows while the weights
     follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows
@@ -299,6 +303,7 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         """
         return cls(**{**PAPER, "batch_size": 256, "hidden_layer_sizes": (400, 400), "preprocessing": None, **overrides})
 
+    @all_or_nothing
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -354,10 +359,23 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         present = np.unique(y)
         index = np.searchsorted(present, y)
         if isinstance(self.class_weight, dict):
+            self._check_class_weight(self.class_weight)
             factors = np.array([self.class_weight.get(label, 1.0) for label in present])
         else:  # "balanced", where sample weights count as repetitions
             factors = weights.sum() / (len(present) * np.bincount(index, weights))
         return weights * factors[index]
+
+    def _check_class_weight(self, weights: dict[Any, Any]) -> None:
+        """Labels of y, and positive numbers."""
+        unknown = [label for label in weights if label not in self.classes_.tolist()]
+        if unknown:
+            raise ValueError(f"class_weight must have the classes {self.classes_.tolist()} as keys, got {unknown}.")
+        wrong = {k: w for k, w in weights.items() if not isinstance(w, Real) or not 0 < w < np.inf}
+        if wrong:
+            raise ValueError(f"class_weight must hold positive numbers, got {wrong}.")
+
+    def _n_kept(self, data: Data) -> int:
+        return data.y.shape[1]
 
     def _target_scaling(self, data: Data) -> Scaling:
         return identity(data.y.shape[1])

@@ -29,6 +29,11 @@ SMALL_STEPS = 500
 # Shares of the rows that each member holds out, and the number of rows below which none are.
 SHARE, SMALL_SHARE = 0.1, 0.25
 LEAST_ROWS = 12
+# Held-out rows without which "auto" holds out none.
+LEAST_HELD = 2
+
+# Mean weight of few distinct rows from which on they are copies, some of which are held out, and not whole rows.
+COPIES = 4.0
 
 # Numbers in a full generator above which "auto" takes low rank.
 MAX_FULL = 2**19
@@ -164,7 +169,8 @@ def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = 
     if batch == "auto":
         batch = n_rows if small else auto_batch(n_rows)
     elif batch > n_rows and not one_pass:
-        raise ValueError(f"batch_size must be at most the number of training rows, {n_rows}, got {batch}.")
+        kind = "distinct training rows" if small else "training rows"
+        raise ValueError(f"batch_size must be at most the number of {kind}, {n_rows}, got {batch}.")
     batch = min(int(batch), n_rows)
     per_pass = max(1, n_rows // batch)
     if one_pass:

@@ -15,9 +15,13 @@ from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, 
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, target_scaling
 from .conformal import set_aside
+from .hypernet import all_or_nothing
 from .hypernet_options import PAPER
 from .regression_predictions import PredictsDistributions
 from .target_bounds import resolve_bounds
+
+# Ranges of y between which squares neither vanish nor overflow.
+SMALLEST, LARGEST = 1e-140, 1e140
 
 NOISE_MODELS: dict[str, type[NoiseModel]] = {
     "homoscedastic": Homoscedastic,
@@ -33,14 +37,15 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
 
         (1/n) sum_i s_i [-(1/a) log (1/K) sum_k p(y_i | f(x_i; g(z_k)))^a] + alpha / (2 n) sum_j c_j w_j^2
 
-    over its training rows, with K draws a step, p Gaussian, s_i the sample weights (mean 1) and c_j the number of
-    inputs of the layer that w_j belongs to. Where draws see the same rows, `mean_weight` (1/n) sum_i s_i (y_i - m_i)^2
-    / (2 v_i) is added, with m_i and v_i the mean and the variance of the mixture over draws (v_i held constant):
-    likelihood alone cares little for the mean of a density that is far from Gaussian. z has d entries, mean 0 and
-    covariance I: orthogonal pairs of opposite sign, of length sqrt(d), where draws are shared in the last layer; else
-    N(0, I). By default the noise moves the last layer alone, means and standard deviations alike: densities may be
-    skewed or have heavy tails. The predictive distribution is the mixture over members and over draws of a noise bank
-    that is fixed at fit: predictions are deterministic and do not depend on the other rows.
+    over its training rows, with K draws a step, p Gaussian, s_i the sample weights, n their sum and c_j the number of
+    inputs of the layer that w_j belongs to: weights count as copies of rows. Where draws see the same rows,
+    `mean_weight` (1/n) sum_i s_i (y_i - m_i)^2 / (2 v_i) is added, with m_i and v_i the mean and the variance of the
+    mixture over draws (v_i held constant): likelihood alone cares little for the mean of a density that is far from
+    Gaussian. z has d entries, mean 0 and covariance I: orthogonal pairs of opposite sign, of length sqrt(d), where
+    draws are shared in the last layer; else N(0, I). By default the noise moves the last layer alone, means and
+    standard deviations alike: densities may be skewed or have heavy tails. The predictive distribution is the mixture
+    over members and over draws of a noise bank that is fixed at fit: predictions are deterministic and do not depend on
+    the other rows.
 
     Parameters
     ----------
@@ -90,7 +95,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     noise_model : {"homoscedastic", "heteroscedastic", "squared"}, default="heteroscedastic"
         Standard deviation of the Gaussian p. "homoscedastic": one for each target and member; "heteroscedastic": that
         times a function of the row that is shrunk to 1; "squared": squared error, with the standard deviation found
-        after training.
+        after training. In the second the loss of a row has its sigma over that of all as a factor, held constant, and
+        .05 times the square of their log ratio beside it: rows that fit badly are not given up as noise.
     min_std : float, default=0.0
         Smallest standard deviation of the observation noise, in the unit of y: half the step of a rounded target.
     bounds : (low, high) or None, default=None
@@ -135,7 +141,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         of few) with none, if that run still learns, as many with sinusoids, which go on if their held-out loss is lower
         by more than the other gained since there were four times fewer updates. If it is lower by less, both go on, to
         a fifth of all. 0 without held-out rows, with at most 100 distinct rows, and where there would be more than 512
-        sinusoids.
+        sinusoids; nor with `learning_rate="constant"`.
     preprocessing : {"robust", "standard"} or None, default="robust"
         Scaling of X. "robust": median, interquartile range, and a smooth clip at 3; "standard": mean and standard
         deviation; None: X as it is. y is always scaled to mean 0 and standard deviation 1.
@@ -162,7 +168,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     weight_spread_curve_ : ndarray of shape (n_evaluations,)
         Mean over the weights of their standard deviation over 10 draws.
     n_iter_ : int
-        Passes through the training rows.
+        Passes: rows seen over the number of rows.
     t_ : int
         Updates.
     n_frequencies_ : int
@@ -194,8 +200,10 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
 
     Notes
     -----
-    With at most 100 distinct rows training is full batch with draws shared, on rows sorted and made distinct: then
-    integer weights equal repeated rows exactly, and the order of rows has no influence.
+    With at most 100 distinct rows training is full batch (unless `batch_size` says otherwise) with draws shared, on
+    rows sorted and made distinct: then integer weights equal repeated rows exactly, and the order of rows has no
+    influence. Where these have a mean weight of 4 or more, as the cells of categorical features have, each member
+    holds out copies of rows instead of whole ones.
 
     The noise of a layer is multiplied by a factor that follows the likelihood of held-out rows, while the weights
     follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows
@@ -350,6 +358,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         return cls(**{**PAPER, "noise_model": "squared", "mean_weight": 0.0, **overrides})
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(
         self,
         X: ArrayLike,
@@ -387,13 +396,14 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         if self.conformal_fraction is None:
             return super().fit(X, y, sample_weight, X_val, y_val)
         self._refuse_conformal(self.warm_start, "warm_start=True: rows set aside now were trained on before")
-        rows, aside = self._set_aside(X, y, sample_weight)
-        own = [None if values is None else _safe_indexing(values, rows) for values in (X, y, sample_weight)]
+        rows, aside, weights = self._set_aside(X, y, sample_weight)
+        own = [None if values is None else _safe_indexing(values, rows) for values in (X, y, weights)]
         super().fit(*own, X_val, y_val)
         levels = self.cdf(_safe_indexing(X, aside), _safe_indexing(y, aside)).reshape(len(aside), -1)
         self.conformal_scores_ = np.sort(np.abs(2 * levels - 1), axis=0)
         return self
 
+    @all_or_nothing
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Go once through some rows; the first call also fixes the scaling of X and y.
 
@@ -413,6 +423,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         """
         self._validate_params()
         self._refuse_conformal(True, "partial_fit, which trains on all rows it is given")
+        vars(self).pop("conformal_scores_", None)  # the rows set aside may be among these
         return self._partial_fit(X, y, sample_weight)
 
     def _noise_model(self, n_targets: int) -> NoiseModel:
@@ -426,16 +437,25 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         targets = y.reshape(len(y), -1)
         if targets.shape[1] != self._n_targets:
             raise ValueError(f"y must have {self._n_targets} target(s) as in the first fit, got {targets.shape[1]}.")
+        with np.errstate(over="ignore"):
+            width = np.ptp(targets, axis=0)
+        if not (((width > SMALLEST) & (width < LARGEST)) | (width == 0)).all():
+            raise ValueError(
+                f"y must range over more than {SMALLEST:g} and less than {LARGEST:g}, got {width.tolist()}; change its "
+                "unit."
+            )
         self._bounds = None if self.bounds is None else resolve_bounds(self.bounds, targets)
         return targets
 
-    def _set_aside(self, X: Any, y: Any, sample_weight: Any) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Numbers of the rows to train on, and of those for the conformal scores; all rows are checked first."""
+    def _set_aside(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64] | None]:
+        """Numbers of the rows to train on and of those for the conformal scores, and all weights; checked first."""
         x, targets = self._check_rows(X, y, reset=True)
         weights = check_weights(sample_weight, x)
         self._encode_targets(targets, reset=True)
         usable = np.arange(len(x)) if weights is None else np.flatnonzero(weights > 0)
-        return set_aside(usable, float(self.conformal_fraction or 0), self.random_state)
+        return *set_aside(usable, float(self.conformal_fraction or 0), self.random_state), weights
 
     def _refuse_conformal(self, wrong: bool, what: str) -> None:
         if wrong and self.conformal_fraction is not None:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..adapters.unwrap import inner_with
+
 
 def log_prob_scorer(estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """Give the mean log density of held-out targets, in their own unit; higher is better.
@@ -12,7 +14,7 @@ def log_prob_scorer(estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: A
     Parameters
     ----------
     estimator : estimator
-        Fitted, with a method `log_prob`, as HypernetRegressor.
+        Fitted: a HypernetRegressor, or a pipeline or a search that ends in one.
     X : array-like of shape (n_samples, n_features)
         Data.
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
@@ -34,7 +36,8 @@ def log_prob_scorer(estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: A
     >>> cross_val_score(HypernetRegressor(random_state=0), X, y, cv=2, scoring=log_prob_scorer).shape
     (2,)
     """
-    return float(np.average(estimator.log_prob(X, y), weights=sample_weight))
+    inner, x = inner_with(estimator, X, "log_prob")
+    return float(np.average(inner.log_prob(x, y), weights=sample_weight))
 
 
 def crps_scorer(estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -43,7 +46,7 @@ def crps_scorer(estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: Array
     Parameters
     ----------
     estimator : estimator
-        Fitted, with a method `crps`, as HypernetRegressor.
+        Fitted: a HypernetRegressor, or a pipeline or a search that ends in one.
     X : array-like of shape (n_samples, n_features)
         Data.
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
@@ -65,5 +68,6 @@ def crps_scorer(estimator: Any, X: ArrayLike, y: ArrayLike, sample_weight: Array
     >>> cross_val_score(HypernetRegressor(random_state=0), X, y, cv=2, scoring=crps_scorer).shape
     (2,)
     """
-    scores = np.asarray(estimator.crps(X, y))
+    inner, x = inner_with(estimator, X, "crps")
+    scores = np.asarray(inner.crps(x, y))
     return -float(np.average(scores.reshape(len(scores), -1).mean(1), weights=sample_weight))

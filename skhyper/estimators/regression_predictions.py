@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class PredictsDistributions(BaseHypernet, ABC):
             Quantiles of the predictive distribution, of each target by itself.
         """
         levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
-        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+        if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"quantiles must lie in the open interval (0, 1), got {quantiles!r}.")
         return self._collect(X, lambda law, part: torch.stack([law.quantile(q) for q in levels], -1))
 
@@ -119,7 +120,7 @@ class PredictsDistributions(BaseHypernet, ABC):
 
         Returns
         -------
-        p : ndarray of the shape of y
+        p : ndarray of shape (n_samples,) or (n_samples, n_targets)
             Probability of a value of at most y.
         """
         targets = self._check_targets(X, y)
@@ -155,7 +156,7 @@ class PredictsDistributions(BaseHypernet, ABC):
 
         Returns
         -------
-        score : ndarray of the shape of y
+        score : ndarray of shape (n_samples,) or (n_samples, n_targets)
             In the unit of y, of each target by itself.
         """
         targets = self._check_targets(X, y)
@@ -203,7 +204,8 @@ class PredictsDistributions(BaseHypernet, ABC):
         check_is_fitted(self)
         random = check_random_state(random_state)
         n_members = len(self._state["flat"])
-        return [MemberFunction(self, random.randint(n_members), self._one_noise(random)) for _ in range(n)]
+        model = copy(self)  # later fits leave it alone
+        return [MemberFunction(model, random.randint(n_members), self._one_noise(random)) for _ in range(n)]
 
     def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
         """Split the predictive variance.

@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 from ..adapters.network import NetworkAdapter
 from ..adapters.self_trained import SelfTrainedAdapter
 from ..adapters.task import Task, make_task
+from ..adapters.unwrap import unwrap
 from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
@@ -44,7 +45,15 @@ from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinka
 from .progress import Watch
 from .scoring import Scoring, scoring_name
 from .search_results import SearchResults
-from .self_trained import refit_self_trained, refuse_settings, scan, scanned_curve, score_folds, stage_columns
+from .self_trained import (
+    missing_classes,
+    refit_self_trained,
+    refuse_settings,
+    scan,
+    scanned_curve,
+    score_folds,
+    stage_columns,
+)
 from .splits import resolve_cv, split_rows, two_halves
 
 
@@ -322,7 +331,11 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         """
         check_is_fitted(self, "n_splits_")
         if not hasattr(self, "_checkpoint"):
-            raise ValueError("continue_fit is for neural networks; raise max_iter and fit a linear model again.")
+            name = type(unwrap(self.estimator).estimator).__name__
+            raise ValueError(
+                "continue_fit is for neural networks whose decays move while they are trained; fit the search over "
+                f"{name} again, with a larger max_iter."
+            )
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, max_iter)
         job = self._check(X, y, params)
         if len(job.y) != self._n_rows:
@@ -352,6 +365,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
     def _scan(self, job: Job, budget: Budget, watch: Watch) -> None:
         """The alpha of an estimator that trains itself: scan, score, refit, store."""
         refuse_settings(self)
+        self._tell_missing(missing_classes(job))
         scanned = scan(self, job, budget, watch)
         out = score_folds(job, scanned, self.return_train_score)
         self._format(job, out, [scanned.alpha], stage_columns(scanned))
@@ -424,12 +438,17 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
             scoring=job.twin,
             n_jobs=self.n_jobs,
         )
-        if task.encoding.missing:
-            message = f"Classes without training rows, by fold of cv: {task.encoding.missing}."
-            if self.error_score == "raise":
-                raise ValueError(message)
-            warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=3)
+        self._tell_missing(task.encoding.missing)
         return in_precision(task, self.dtype)
+
+    def _tell_missing(self, missing: dict[int, list[Any]]) -> None:
+        """Of classes without training rows."""
+        if not missing:
+            return
+        message = f"Classes without training rows, by fold of cv: {missing}."
+        if self.error_score == "raise":
+            raise ValueError(message)
+        warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=4)
 
     def _plan(self, task: Task, algorithm: Any) -> Plan | TrainingPlan:
         taus = check_shrinkage(self.shrinkage)

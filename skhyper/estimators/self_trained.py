@@ -98,6 +98,18 @@ def scan(search: Any, job: Any, budget: Budget, watch: Any) -> Scanned:
     return Scanned(alpha, best[1], best[0], per_fit, reason, journal, seed)
 
 
+def missing_classes(job: Any) -> dict[int, list[Any]]:
+    """The classes that the training rows of a fold lack."""
+    labels = np.asarray(job.y)
+    classes = job.target.adapter.classes(job.target.leaf.estimator, labels)
+    if classes is None:
+        return {}
+    there = np.ones(len(labels), dtype=bool) if job.sample_weight is None else np.asarray(job.sample_weight) > 0
+    trained = [split.train[there[split.train]] for split in job.splits]
+    found = [np.setdiff1d(classes, labels[rows]).tolist() for rows in trained]
+    return {k: lacking for k, lacking in enumerate(found) if lacking}
+
+
 def final_seed(estimator: Any, random_state: Any) -> Any:
     """The estimator's own random_state, or one drawn from that of the search."""
     if estimator.random_state is not None:

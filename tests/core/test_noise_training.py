@@ -9,7 +9,7 @@ from noise_problems import GENERATORS, held_out_loss, make_model, normal, seeded
 from scipy import stats
 
 from skhyper.core.noise.calibration import calibrate, calibrated_losses, disagreement, normal_levels
-from skhyper.core.noise.dealing import Dealing, arrange, hold_out, minibatches
+from skhyper.core.noise.dealing import Dealing, arrange, effective, hold_out, hold_out_copies, minibatches
 from skhyper.core.noise.full_generator import FullGenerator
 from skhyper.core.noise.likelihood import Categorical, FixedScale, Heteroscedastic, Homoscedastic, marginal
 from skhyper.core.noise.members import Walk
@@ -202,11 +202,37 @@ def test_held_out_rows_are_spread_over_the_target():
         assert (y[rows].sort().values // 10).tolist() == list(range(10))
 
 
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.4, 0.7, 0.9])
+def test_members_hold_out_the_share_that_was_asked_for(share):
+    train, held = hold_out(3, share, normal(60), torch.zeros(60, dtype=torch.bool), seeded())
+    assert held.shape[1] == round(60 * share)
+    for own, out in zip(train.tolist(), held.tolist(), strict=True):
+        assert sorted(own + out) == list(range(60))
+
+
+def test_copies_of_rows_are_dealt_out():
+    """Members have all weight between them; each trains on about three quarters of every row that has many copies."""
+    weight = torch.tensor([400.0, 1.0, 80.5, 7.0, 0.25]).double()
+    data = Data(normal(5, 2), normal(5, 1, seed=1), weight)
+    keep = torch.tensor([False, True, False, False, False])
+    rows, train, held, n_judges = hold_out_copies(4, 0.25, data, keep, seeded())
+    trained, judged = rows.weight[train], rows.weight[held]
+    torch.testing.assert_close(trained + judged, weight.expand(4, 5))
+    assert torch.equal(judged, judged.floor())
+    assert judged[:, 1].tolist() == judged[:, 4].tolist() == [0.0] * 4
+    torch.testing.assert_close(judged.sum(0), torch.tensor([400.0, 0.0, 80.0, 7.0, 0.0]).double())  # four quarters
+    assert n_judges == 487.0
+    assert ((judged[:, 0] > 70) & (judged[:, 0] < 130)).all()
+    for rows_of in (train, held):
+        torch.testing.assert_close(rows.x[rows_of], data.x.expand(4, 5, 2))
+        torch.testing.assert_close(rows.y[rows_of], data.y.expand(4, 5, 1))
+
+
 def test_a_row_of_each_class_stays_with_every_member():
     y = torch.eye(3, dtype=torch.float64)[torch.tensor([0] * 50 + [1] * 49 + [2])]
     data = Data(normal(100, 2), y, torch.ones(100).double())
-    train, _ = Holding(0.2).rows(data, 5, True, seeded())
-    assert all(set(y[rows].argmax(1).tolist()) == {0, 1, 2} for rows in train)
+    split = Holding(0.2).split(data, 5, True, seeded())
+    assert all(set(y[rows].argmax(1).tolist()) == {0, 1, 2} for rows in split.train)
 
 
 def test_a_pass_of_minibatches_sees_every_row_once():
@@ -476,12 +502,12 @@ def test_sigma_leaves_room_for_the_members_disagreement(gap):
     data = Rows(normal(400, 3), y, torch.ones(400, dtype=torch.float64))
     held = torch.arange(400).expand(2, -1)
     model, flat, bank = constant_members([-gap, gap])
-    c = float(calibrate(model, flat, bank, None, data, held).mean())
+    c = float(calibrate(model, flat, bank, None, data, held, 400.0).mean())
     residuals = torch.cat([y - gap, y + gap]).square().mean()
     alone = float(residuals) if gap < 1 else np.exp(2 * 3.0)  # log factors end at 3
     left = alone - gap**2 if gap < 1 else alone * 0.25
     assert np.exp(2 * c) == pytest.approx(left, rel=0.01 if gap < 1 else 0.2)
-    one = calibrate(model, flat[:1], bank[:1], None, data, held[:1])
+    one = calibrate(model, flat[:1], bank[:1], None, data, held[:1], 400.0)
     own = float((y + gap).square().mean()) if gap < 1 else alone
     assert np.exp(2 * float(one.mean())) == pytest.approx(own, rel=0.01 if gap < 1 else 0.2)
 
@@ -493,13 +519,14 @@ def test_draws_take_the_factor_from_its_uncertainty(together):
     data = Rows(normal(60, 3), normal(60, 2, seed=2), weight)
     model, flat = make_model(GENERATORS["full"])
     held = torch.arange(30).expand(2, 30) if together else torch.arange(60).reshape(2, 30)
-    factors = calibrate(model, flat, normal(2, 16, 3), None, data, held)
     n_rows = weight[:30].sum() ** 2 / weight[:30].square().sum() if together else weight.sum() ** 2 / (weight @ weight)
+    assert effective(weight[held.unique()]) == pytest.approx(float(n_rows))
+    factors = calibrate(model, flat, normal(2, 16, 3), None, data, held, float(n_rows))
     moved = factors - factors.mean(0)
     torch.testing.assert_close(moved.square().mean(0), (4 / n_rows).expand(2))
     assert torch.equal(factors[::2], factors[1::2])
     assert len(factors[:, 0].unique()) == 8
-    alone = calibrate(model, flat, normal(2, 1, 3), None, data, held)
+    alone = calibrate(model, flat, normal(2, 1, 3), None, data, held, float(n_rows))
     assert alone.shape == (1, 2)
 
 

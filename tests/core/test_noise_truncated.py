@@ -128,3 +128,39 @@ def test_masses_are_accurate_in_both_tails():
     b = torch.tensor([-29.0, 30.0, 2.0, np.inf], dtype=torch.float64)
     expected = [stats.norm.logcdf(-29.0), stats.norm.logcdf(-29.0), np.log(stats.norm.cdf(2) - stats.norm.cdf(-1)), 0.0]
     np.testing.assert_allclose(log_between(a, b), expected, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("distance", [-5.0, 7.0, 9.0, 60.0, 1e4])
+@pytest.mark.parametrize("width", [0.05, 3.0, np.inf])
+@pytest.mark.parametrize("above", [True, False])
+def test_far_from_the_bounds_moments_and_draws_are_those_of_the_distance(distance, width, above):
+    """The mean lies `distance` standard deviations outside of the nearer bound, 2; draws against the same law."""
+    std = 0.5
+    mean, bounds = (
+        (2 - std * distance, (2.0, 2 + std * width)) if above else (2 + std * distance, (2 - std * width, 2.0))
+    )
+    law = bounded(Mixture(torch.full((1, 1, 1), mean).double(), torch.full((1, 1, 1), std).double()), *bounds)
+    end = min(width, 40 / distance if distance > 1 else 15.0)
+
+    def density(e, k=0):
+        return e**k * np.exp(-distance * e - 0.5 * e * e)
+
+    mass, first, second = (
+        integrate.quad(density, 0, end, (k,), epsabs=0, epsrel=1e-12, limit=200)[0] for k in range(3)
+    )
+    sign = 1 if above else -1
+    assert sign * (law.expectation().item() - 2) == pytest.approx(std * first / mass, rel=1e-6)
+    assert law.variance().item() == pytest.approx(std**2 * (second / mass - (first / mass) ** 2), rel=1e-5)
+    noise = torch.from_numpy(stats.norm.ppf((np.arange(400) + 0.5) / 400))
+    draws = (sign * (law.draw(torch.zeros(400).double(), noise[:, None, None])[:, 0, 0].numpy() - 2)) / std
+    assert draws.mean() == pytest.approx(first / mass, rel=0.02)
+    assert draws.std() == pytest.approx(np.sqrt(second / mass - (first / mass) ** 2), rel=0.03)
+
+
+@pytest.mark.parametrize("distance", [1e6, 1e9])
+def test_draws_from_an_exponential_tail_stay_at_the_bound(distance):
+    law = bounded(Mixture(torch.full((1, 1, 1), -distance).double(), torch.ones(1, 1, 1).double()), (0.0,), (np.inf,))
+    draws = law.draw(torch.zeros(200).double(), normal(200, 1, 1)) * distance
+    assert law.expectation().item() * distance == pytest.approx(1, rel=1e-9)
+    assert 0.7 < draws.mean() < 1.4
+    assert (draws > 0).all()

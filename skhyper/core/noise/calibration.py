@@ -27,6 +27,8 @@ CALIBRATION_STD = 0.5
 LEAST = 0.25
 # Standard deviation of the log factor over draws, times the square root of the number of held-out rows.
 UNCERTAINTY = 2.0
+# Earlier rows that count where the factor is fitted to one call's rows after another's.
+MEMORY = 1000.0
 # Steps of a sequence that fills (0, 1) evenly, however long it is.
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -86,17 +88,40 @@ def _finite(log_p: Tensor) -> Tensor:
     return torch.nan_to_num(log_p, nan=0.0, posinf=0.0, neginf=0.0)
 
 
+class Judged(NamedTuple):
+    """What earlier rows said of the log factor, (T,), and how many they were."""
+
+    factor: Tensor
+    n_rows: float
+
+
 @torch.no_grad()
-def calibrate(model: Model, flat: Tensor, bank: Tensor, waves: Waves | None, rows: Rows, held: Tensor) -> Tensor:
-    """By held-out rows (M, n_val): log factors of sigma of the bank, (S, T); one log temperature, (1, 1), of labels."""
+def calibrate(
+    model: Model,
+    flat: Tensor,
+    bank: Tensor,
+    waves: Waves | None,
+    rows: Rows,
+    held: Tensor,
+    n_rows: float,
+    before: Judged | None = None,
+) -> Tensor:
+    """By held-out rows (M, n_val): log factors of sigma of the bank, (S, T); one log temperature, (1, 1), of labels.
+
+    `n_rows` is how many somebody holds out. Mean squares of residuals are pooled with those of `before`, which count
+    as at most `MEMORY` rows.
+    """
     parts, noise = model.layout.split(flat), model.noise
     outputs = held_out_outputs(model, rows.x, held, parts, bank, waves)
     weight = rows.weight[held]
     factor = fit_factor(noise, parts, outputs, rows.y[held], weight).factor
     if not isinstance(noise, Homoscedastic):
         return factor[None]
-    counted = rows.weight[held.unique()]
-    n_rows = float(counted.sum() ** 2 / counted.square().sum())
+    if before is not None:
+        old = min(before.n_rows, MEMORY)
+        squares = n_rows * torch.exp(2 * factor) + old * torch.exp(2 * before.factor)
+        n_rows = n_rows + old
+        factor = 0.5 * torch.log(squares / n_rows)
     moved = UNCERTAINTY / sqrt(n_rows) * normal_levels(bank.shape[1])[:, None]
     if len(held) == 1:
         return factor + moved

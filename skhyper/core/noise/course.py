@@ -82,15 +82,17 @@ class Course:
         Raises
         ------
         KeyboardInterrupt
-            If training is interrupted before the first look; later it only ends.
+            If training is interrupted before the first step; later it only ends, with a look if there was none.
         """
         try:
             while not self.over and self.looked < until:
                 self.advance(watch)
         except KeyboardInterrupt:
             self.interrupted = True
-            if not self.curve:
+            if not self.step:
                 raise
+            if not self.curve:
+                self.look(watch)
 
     def advance(self, watch: Watch) -> None:
         """One step, and a look where it is due."""

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator
 from enum import Enum
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .rows import Data
+
+# Rows are dealt to at most so many folds.
+MOST_FOLDS = 100
 
 
 class Dealing(Enum):
@@ -34,13 +40,37 @@ def arrange(dealing: Dealing, batch: int, n_draws: int) -> Groups:
     return Groups(n_draws, batch // n_draws, False)
 
 
+class Split(NamedTuple):
+    """The rows that each member trains on, and those that it holds out."""
+
+    data: Data  # the rows that the numbers are of
+    train: Tensor  # (M, n_train)
+    held: Tensor | None  # (M, n_val)
+    n_judges: float  # rows that a factor of sigma is fitted to, as many as weigh as much if they are weighted
+
+
+def effective(weight: Tensor) -> float:
+    """How many rows of equal weight say as much as these."""
+    return float(weight.sum() ** 2 / weight.square().sum())
+
+
+def members_folds(n_members: int, share: float, n_free: int) -> tuple[Tensor, int]:
+    """The folds that each member holds out, (M, a few), and how many there are: together `share` of them.
+
+    A member's folds follow those of the member before.
+    """
+    ratio = Fraction(share).limit_denominator(max(2, min(MOST_FOLDS, n_free)))
+    own, n_folds = max(1, min(ratio.numerator, ratio.denominator - 1)), max(2, ratio.denominator)
+    return torch.arange(n_members * own).reshape(n_members, own) % n_folds, n_folds
+
+
 def hold_out(
     n_members: int, share: float, strata: Tensor, keep: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Training rows (M, n_train) and held-out rows (M, n_val) of each member.
 
-    Rows are shuffled, ordered by stratum, and dealt to round(1 / share) folds; a member holds out one fold, the next
-    member the next. All folds are cut to the same size.
+    Rows are shuffled, ordered by stratum, and dealt to folds; a member holds out one fold, or as many as make up its
+    share, the next member the next. All folds are cut to the same size.
 
     Parameters
     ----------
@@ -50,23 +80,43 @@ def hold_out(
     strata : Tensor of shape (n,)
         Classes, or the target itself: held-out rows are spread evenly over its order.
     keep : Tensor of bool of shape (n,)
-        Rows that are never held out.
+        Rows that are never held out; at least two others must be left.
     generator : torch.Generator
     """
     n = len(strata)
     order = torch.randperm(n, generator=generator)
     order = order[torch.argsort(strata[order], stable=True)]
     free = order[~keep[order]]
-    n_folds = max(2, round(1 / share))
+    own, n_folds = members_folds(n_members, share, len(free))
     n_val = len(free) // n_folds
     columns = free[: n_val * n_folds].reshape(n_val, n_folds)
     # Within each run of n_folds neighbours the fold of a row is random.
     shuffle = torch.rand(columns.shape, generator=generator).argsort(1)
-    folds = columns.gather(1, shuffle).T  # (n_folds, n_val)
-    held = torch.stack([folds[m % n_folds] for m in range(n_members)])
+    held = columns.gather(1, shuffle).T[own].flatten(1)  # (M, folds of each, n_val)
     mask = torch.ones(n_members, n, dtype=torch.bool)
     mask.scatter_(1, held, False)
-    return torch.arange(n).expand(n_members, n)[mask].reshape(n_members, n - n_val), held
+    return torch.arange(n).expand(n_members, n)[mask].reshape(n_members, n - held.shape[1]), held
+
+
+def hold_out_copies(n_members: int, share: float, data: Data, keep: Tensor, generator: torch.Generator) -> Split:
+    """The same where rows are distinct and their weights count copies: it is copies that are dealt to folds.
+
+    Each member has all distinct rows twice, with the weight that it trains on and the weight that it holds out. What a
+    weight has beyond a whole number is trained on, and so is one copy of the rows to keep.
+    """
+    left = (data.weight.floor() - keep.to(data.weight)).clamp_min(0.0)
+    own, n_folds = members_folds(n_members, share, len(left))
+    folds = []
+    for k in range(n_folds):
+        folds.append(torch.binomial(left, torch.full_like(left, 1 / (n_folds - k)), generator=generator))
+        left = left - folds[-1]
+    dealt = torch.stack(folds)  # (n_folds, n)
+    held = dealt[own].sum(1)
+    weight = torch.stack([data.weight - held, held], 1)  # (M, 2, n)
+    numbers = torch.arange(weight.numel()).reshape(weight.shape)
+    copies = 2 * n_members
+    rows = Data(data.x.repeat(copies, 1), data.y.repeat(copies, 1), weight.flatten())
+    return Split(rows, numbers[:, 0], numbers[:, 1], float(dealt[own.unique()].sum()))
 
 
 def minibatches(rows: Tensor, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,14 +1,15 @@
 """The losses of all members and their gradients.
 
-The loss of a member is, over its training rows with weights s_i of mean 1 and draws z_k,
+The loss of a member is, over its n training rows with weights s_i of mean 1 and draws z_k,
 
     mean_i s_i [-(1/a) log mean_k exp(a log p(y_i | x_i, z_k))] + alpha / (2 n) sum_j c_j w_j^2
 
 with c_j the number of inputs of the layer that w_j belongs to: a Gaussian prior of variance 1 / (alpha c_j), which
-`training.py` adds. Members share no parameter. By log p(y_i | x_i, z_k) the first term has the derivative -s_i r_k,
-where r_k = p_k^a / sum_l p_l^a is the responsibility of a draw for the row. In regression, where draws see the same
-rows, lambda s_i (y_i - m_i)^2 / (2 v_i) is added, with m_i and v_i the mean and the variance of the mixture over the
-draws, v_i held constant: likelihood alone cares little for the mean of a density that is far from Gaussian.
+`training.py` adds; there n is the sum of the weights as users give them. Members share no parameter. By log p(y_i |
+x_i, z_k) the first term has the derivative -s_i r_k, where r_k = p_k^a / sum_l p_l^a is the responsibility of a draw
+for the row. In regression, where draws see the same rows, lambda s_i (y_i - m_i)^2 / (2 v_i) is added, with m_i and v_i
+the mean and the variance of the mixture over the draws, v_i held constant: likelihood alone cares little for the mean
+of a density that is far from Gaussian.
 """
 
 from dataclasses import dataclass, replace

@@ -20,7 +20,7 @@ SQRT_2, SQRT_2PI = sqrt(2.0), sqrt(2 * pi)
 MAX_PAIRS = 2**23
 QUANTILE_STEPS = 100
 # Of a quantile, relative to the narrowest component.
-QUANTILE_TOL = 1e-12
+QUANTILE_TOL = 1e-14
 # Points of the grid of log factors, parabolas after it, and how much closer together the points of each are.
 N_GRID, N_PARABOLAS, CLOSER = 13, 3, 4.0
 
@@ -80,14 +80,16 @@ class Distribution(ABC):
         low, high, width = self.bracket(q)
         tol = QUANTILE_TOL * width
         y = (low + high) / 2
+        done = torch.zeros_like(y, dtype=torch.bool)  # rows wait where they have arrived: none moves another
         for _ in range(QUANTILE_STEPS):
             excess = self.cdf(y) - q
             low, high = torch.where(excess < 0, y, low), torch.where(excess > 0, y, high)
             step = y - excess / self.density(y).clamp_min(torch.finfo(y.dtype).tiny)
             inside = (step > low) & (step < high)
-            new = torch.where(excess == 0, y, torch.where(inside, step, (low + high) / 2))
+            new = torch.where((excess == 0) | done, y, torch.where(inside, step, (low + high) / 2))
             moved, y = (new - y).abs(), new
-            if bool((moved <= tol + 1e-15 * y.abs()).all()):
+            done = done | (moved <= tol + 1e-15 * y.abs())
+            if bool(done.all()):
                 break
         return y
 
@@ -131,10 +133,13 @@ class Mixture(Distribution):
         near = mean_absolute(self.mean - y, self.std.square()).mean(0)
         d, n = self.mean.shape[0], max(1, self.mean.shape[1])
         block = max(1, min(n, MAX_PAIRS // (d * d * self.mean.shape[2])))
+        first = max(1, min(d, MAX_PAIRS // (d * block * self.mean.shape[2])))
         own = []
         for mean, std in zip(self.mean.split(block, 1), self.std.split(block, 1), strict=True):
-            v = std.square()
-            own.append(mean_absolute(mean[:, None] - mean, v[:, None] + v).mean((0, 1)))
+            v, total = std.square(), torch.zeros_like(mean[0])
+            for some, its in zip(mean.split(first), v.split(first), strict=True):
+                total += mean_absolute(some[:, None] - mean, its[:, None] + v).sum((0, 1))
+            own.append(total / d**2)
         return near - 0.5 * torch.cat(own)
 
     def draw(self, level: Tensor, noise: Tensor) -> Tensor:

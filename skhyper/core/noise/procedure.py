@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .calibration import calibrate
+from .calibration import Judged, calibrate
 from .course import Course, Record, Watch
-from .dealing import hold_out
+from .dealing import Split, effective, hold_out, hold_out_copies
 from .likelihood import Categorical, FixedScale
 from .objective import Model
 from .race import race
@@ -30,6 +30,7 @@ class Fit(NamedTuple):
     n_steps: int
     dropped: bool  # whether the noise was
     interrupted: bool
+    n_judged: float  # training rows that the factor of sigma was fitted to
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,33 @@ class Holding:
         Of the rows, for each member; 0: nothing.
     n_given : int
         The last rows of the data are the user's own held-out rows.
+    copies : bool
+        Whether it is copies of distinct rows that are held out, as many as their weights say.
     """
 
     share: float = 0.0
     n_given: int = 0
+    copies: bool = False
 
-    def rows(
-        self, data: Data, n_members: int, categorical: bool, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
+    def split(self, data: Data, n_members: int, categorical: bool, generator: torch.Generator) -> Split:
         """Training and held-out rows of each member."""
         n = len(data.x) - self.n_given
         everything = torch.arange(n).expand(n_members, n)
         if self.n_given:
-            return everything, torch.arange(n, n + self.n_given).expand(n_members, self.n_given)
+            given = torch.arange(n, n + self.n_given).expand(n_members, self.n_given)
+            return Split(data, everything, given, effective(data.weight[n:]))
         if not self.share:
-            return everything, None
+            return Split(data, everything, None, effective(data.weight))
         strata = data.y.argmax(1) if categorical else data.y[:, 0]
         keep = torch.zeros(n, dtype=torch.bool)
         if categorical:  # one row of each class stays with every member
             order = torch.randperm(n, generator=generator)
             for k in range(data.y.shape[1]):
                 keep[order[strata[order] == k][:1]] = True
-        return hold_out(n_members, self.share, strata, keep, generator)
+        if self.copies:
+            return hold_out_copies(n_members, self.share, data, keep, generator)
+        train, held = hold_out(n_members, self.share, strata, keep, generator)
+        return Split(data, train, held, effective(data.weight[held.unique()]))
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,12 @@ class Job:
     generator : torch.Generator
     like : Tensor
         Its dtype and device are those of the training.
+    splitter : torch.Generator
+        Of what is held out; the same one as `generator` where an earlier run has not fixed it.
     optimizer : moments and number of steps, or None
         Where an earlier run ended.
+    n_judged : float
+        Rows that the state's factor of sigma was fitted to, if training rows are what it is fitted to.
     """
 
     candidates: Sequence[Candidate]
@@ -96,23 +106,30 @@ class Job:
     alphas: Sequence[float]
     generator: torch.Generator
     like: Tensor
+    splitter: torch.Generator
     optimizer: tuple[Tensor, Tensor, int] | None = None
+    n_judged: float = 0.0
+
+    @cached_property
+    def split(self) -> Split:
+        """What each member trains on and holds out."""
+        categorical = isinstance(self.candidates[0].model.noise, Categorical)
+        m = len(self.candidates[0].state.flat)
+        return self.holding.split(self.data, m, categorical, self.splitter)
 
     def courses(self) -> list[Callable[[], Course]]:
         """How the run of each candidate begins: all hold out the same rows, and draw the same noise."""
-        data, like, generator = self.data, self.like, self.generator
-        m, copies = len(self.candidates[0].state.flat), len(self.alphas)
-        categorical = isinstance(self.candidates[0].model.noise, Categorical)
-        train_rows, held_rows = self.holding.rows(data, m, categorical, generator)
-        train = train_rows.repeat(copies, 1).to(like.device)
-        held = None if held_rows is None else held_rows.repeat(copies, 1).to(like.device)
-        n_train = float(data.weight.sum() * train_rows.shape[1] / len(data.x))
-        each = torch.tensor(self.alphas, dtype=torch.float64).repeat_interleave(m)
-        seed = int(torch.randint(2**62, (), generator=generator))
+        split, like, copies = self.split, self.like, len(self.alphas)
+        train = split.train.repeat(copies, 1).to(like.device)
+        held = None if split.held is None else split.held.repeat(copies, 1).to(like.device)
+        weights = split.data.weight[split.train]
+        n_train, mean_weight = float(weights.sum(1).mean()), float(weights.mean())
+        each = torch.tensor(self.alphas, dtype=torch.float64).repeat_interleave(len(split.train))
+        seed = int(torch.randint(2**62, (), generator=self.generator))
 
         def begin(candidate: Candidate) -> Course:
             model, state = candidate
-            rows, start = scaled_rows(state, data, like), repeated(cast(state, like), copies)
+            rows, start = scaled_rows(state, split.data, mean_weight, like), repeated(cast(state, like), copies)
             noise = torch.Generator(like.device).manual_seed(seed)
             trainer = Trainer(model, rows, train, held, start.waves, self.settings, noise, n_train, each, copies)
             return Course(trainer, start.flat, self.optimizer)
@@ -122,7 +139,7 @@ class Job:
     def fits(self, course: Course) -> list[Fit]:
         """The copies as a course leaves them, calibrated."""
         chosen = next(candidate for candidate in self.candidates if candidate.model is course.trainer.model)
-        return fits_of(chosen, course, len(self.alphas))
+        return fits_of(chosen, course, len(self.alphas), self.split.n_judges, self.n_judged)
 
 
 def run(job: Job, watch: Watch = lambda record: None) -> list[Fit]:
@@ -135,8 +152,8 @@ def run(job: Job, watch: Watch = lambda record: None) -> list[Fit]:
     return job.fits(course)
 
 
-def fits_of(candidate: Candidate, course: Course, copies: int) -> list[Fit]:
-    """The calibrated copies."""
+def fits_of(candidate: Candidate, course: Course, copies: int, n_judges: float, n_judged: float) -> list[Fit]:
+    """The calibrated copies; the rest as in `Job`."""
     trained, trainer, model = course.finish(), course.trainer, candidate.model
     # The squared loss knows no sigma: without held-out rows it is that of the training rows.
     alone = trainer.held_rows is None and isinstance(model.noise, FixedScale)
@@ -148,12 +165,15 @@ def fits_of(candidate: Candidate, course: Course, copies: int) -> list[Fit]:
         fitted = work._replace(flat=trained.flat[own])
         factor = candidate.state.log_factor
         if judges is not None:
-            factor = calibrate(model, fitted.flat, fitted.bank, fitted.waves, trainer.rows, judges[own])
+            before = Judged(factor.mean(0), n_judged) if alone and n_judged else None
+            factor = calibrate(
+                model, fitted.flat, fitted.bank, fitted.waves, trainer.rows, judges[own], n_judges, before
+            )
         back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
         first, second, done = trained.optimizer
         curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
         n_rollbacks = int(trained.n_rollbacks[own].sum())
         moments = first[own], second[own], done
-        ends = trained.n_steps, trained.dropped, trained.interrupted
+        ends = trained.n_steps, trained.dropped, trained.interrupted, n_judged + n_judges if alone else 0.0
         fits.append(Fit(model, back, curve, n_rollbacks, moments, *ends))
     return fits

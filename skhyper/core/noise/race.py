@@ -26,7 +26,7 @@ def race(plain: Course, rival_of: Callable[[], Course], watch: Watch) -> Course:
         if plain.falls:
             return plain
         rival = rival_of() if rival is None else rival
-        with suppress(KeyboardInterrupt):  # before its first look
+        with suppress(KeyboardInterrupt):  # before its first step
             rival.go(until=step)
         if rival.interrupted:
             plain.interrupted = True

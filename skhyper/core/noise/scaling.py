@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 CLIP = 3.0
+CONSTANT = 1e-6
 
 
 class Scaling(NamedTuple):
@@ -64,9 +65,10 @@ def no_scaling(x: Tensor, weight: Tensor) -> Scaling:
 
 
 def target_scaling(y: Tensor, weight: Tensor) -> Scaling:
-    """Mean 0 and standard deviation 1; constant targets are only centred."""
+    """Mean 0 and standard deviation 1; of constant targets the unit is a millionth of their size."""
     mean, deviation = moments(y, weight)
-    return Scaling(mean, 1 / torch.where(deviation > 0, deviation, torch.ones_like(deviation)), torch.inf)
+    size = CONSTANT * torch.where(mean == 0, 1.0, mean.abs())
+    return Scaling(mean, 1 / torch.where(deviation > 0, deviation, size), torch.inf)
 
 
 def identity(n: int) -> Scaling:

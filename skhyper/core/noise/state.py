@@ -60,8 +60,8 @@ def repeated(state: State, copies: int) -> State:
     return state._replace(flat=state.flat.repeat(copies, 1), bank=state.bank.repeat(copies, 1, 1), waves=waves)
 
 
-def scaled_rows(state: State, data: Data, like: Tensor) -> Rows:
-    """What training sees of the data: inputs, scaled targets, weights of mean 1."""
-    weight = data.weight / data.weight.mean()
+def scaled_rows(state: State, data: Data, mean_weight: float, like: Tensor) -> Rows:
+    """What training sees of the data: inputs, scaled targets, and weights over that of a training row on average."""
+    weight = data.weight / mean_weight
     x, y, weight = (values.to(like) for values in (state.inputs(data.x), state.y_scaling(data.y), weight))
     return Rows(x, y, weight)
