@@ -13,8 +13,8 @@ from sklearn.utils.validation import column_or_1d
 from ..core.noise.likelihood import Categorical, NoiseModel
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, identity
+from .all_or_nothing import all_or_nothing
 from .classification_predictions import PredictsProbabilities
-from .hypernet import all_or_nothing
 from .hypernet_options import PAPER
 
 

@@ -14,8 +14,8 @@ from ..boundary import check_weights
 from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, NoiseModel
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, target_scaling
+from .all_or_nothing import all_or_nothing
 from .conformal import set_aside
-from .hypernet import all_or_nothing
 from .hypernet_options import PAPER
 from .regression_predictions import PredictsDistributions
 from .target_bounds import resolve_bounds

@@ -1,0 +1,107 @@
+"""How HypernetRegressor and HypernetClassifier read their rows, and which of them each member holds out."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from ..boundary import check_weights, refuse_unreadable, to_tensor
+from ..core.noise.procedure import Holding
+from ..core.noise.rows import Data
+from .hypernet_options import COPIES, LEAST_HELD, LEAST_ROWS, SHARE, SMALL_ROWS, SMALL_SHARE
+
+TEXT_HINT = (
+    "Encode strings and fill missing values first: the guide has a recipe with ColumnTransformer, OneHotEncoder and "
+    "SimpleImputer."
+)
+TARGET_HINT = "Drop the rows that have no target."
+
+
+class Encoded(NamedTuple):
+    """What training reads."""
+
+    data: Data
+    n_given: int  # rows at the end that the user holds out
+    small: bool
+
+
+class ReadsRows(BaseEstimator, ABC):
+    """Rows as users give them to rows as training reads them."""
+
+    early_stopping: Any
+    validation_fraction: Any
+    _y_numeric: ClassVar[bool]
+
+    @abstractmethod
+    def _encode_targets(self, y: Any, reset: bool) -> NDArray[np.float64]:
+        """Targets as a matrix, (n, T)."""
+
+    @abstractmethod
+    def _row_weights(self, y: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sample weights times those of the classes."""
+
+    def _encode(self, x: Any, y: Any, sample_weight: Any, x_val: Any, y_val: Any, reset: bool) -> Encoded:
+        """Checked rows as tensors; those of weight zero are gone."""
+        x, y = self._check_rows(x, y, reset)
+        weights = check_weights(sample_weight, x)
+        weights = np.ones(len(x)) if weights is None else weights
+        keep = weights > 0
+        x, y, weights = x[keep], y[keep], weights[keep]
+        targets = self._encode_targets(y, reset)
+        data = Data(to_tensor(x), to_tensor(targets), to_tensor(self._row_weights(y, weights)))
+        data, small = data.compact(SMALL_ROWS)
+        if (x_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together, got only one of them.")
+        if x_val is None:
+            return Encoded(data, 0, small)
+        x_val, y_val = self._check_rows(x_val, y_val, reset=False)
+        given = Data(to_tensor(x_val), to_tensor(self._encode_targets(y_val, False)), torch.ones(len(x_val)).double())
+        return Encoded(Data(*(torch.cat(pair) for pair in zip(data, given, strict=True))), len(x_val), small)
+
+    def _check_rows(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        refuse_unreadable(X=x, y=y)
+        try:
+            return validate_data(
+                self,
+                x,
+                y,
+                reset=reset,
+                dtype=np.float64,
+                multi_output=True,
+                y_numeric=self._y_numeric,
+                ensure_min_samples=2 if reset else 1,
+            )
+        except ValueError as error:
+            if "Input y contains NaN" in str(error):
+                raise type(error)(f"{error} {TARGET_HINT}") from error
+            if "could not convert string" in str(error) or "NaN" in str(error):
+                raise type(error)(f"{error} {TEXT_HINT}") from error
+            raise
+
+    def _n_kept(self, data: Data) -> int:
+        """Rows that no member holds out."""
+        return 0
+
+    def _holding(self, encoded: Encoded) -> Holding:
+        """What each member holds out."""
+        n, data = len(encoded.data.x), encoded.data
+        if encoded.n_given:
+            return Holding(n_given=encoded.n_given)
+        share = self.validation_fraction
+        if share == "auto":
+            share = SMALL_SHARE if encoded.small else SHARE
+        copies = encoded.small and float(data.weight.sum()) >= COPIES * n
+        count = float(data.weight.sum()) if copies else n
+        n_free = count - self._n_kept(data)
+        enough = n_free * share >= LEAST_HELD
+        if self.early_stopping is True and not enough:
+            raise ValueError(
+                f"validation_fraction must leave at least 2 rows to stop by, got validation_fraction={share} of "
+                f"{n_free:g} rows that can be held out; raise it or set early_stopping=False."
+            )
+        holds_out = count >= LEAST_ROWS and enough if self.early_stopping == "auto" else self.early_stopping
+        return Holding(float(share) if holds_out else 0.0, copies=copies)
