@@ -163,6 +163,17 @@ def test_cells_of_categorical_features_are_as_likely_as_their_rows_say():
     np.testing.assert_array_equal(weighted.predict_proba(cells[2000:]), proba)
 
 
+def test_rows_of_large_weight_are_held_out_whole(monkeypatch):
+    """Weights may be precisions: what a member has trained on must not judge it."""
+    trainers = []
+    prepare = Trainer.__post_init__
+    monkeypatch.setattr(Trainer, "__post_init__", lambda self: (trainers.append(self), prepare(self))[1])
+    regressor().fit(X, Y, sample_weight=np.full(60, 300.0))
+    (trainer,) = trainers
+    for own, out in zip(trainer.train_rows.tolist(), trainer.held_rows.tolist(), strict=True):
+        assert sorted(own + out) == list(range(60))
+
+
 @pytest.mark.parametrize(
     ("class_weight", "message"),
     [

@@ -202,8 +202,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     -----
     With at most 100 distinct rows training is full batch (unless `batch_size` says otherwise) with draws shared, on
     rows sorted and made distinct: then integer weights equal repeated rows exactly, and the order of rows has no
-    influence. Where these have a mean weight of 4 or more, as the cells of categorical features have, each member
-    holds out copies of rows instead of whole ones.
+    influence. Where these are cells of categorical features (a mean weight of 4 or more, and at most three quarters as
+    many different X), each member holds out copies of rows instead of whole ones.
 
     The noise of a layer is multiplied by a factor that follows the likelihood of held-out rows, while the weights
     follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows

@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 from ..boundary import check_weights, refuse_unreadable, to_tensor
 from ..core.noise.procedure import Holding
 from ..core.noise.rows import Data
-from .hypernet_options import COPIES, LEAST_HELD, LEAST_ROWS, SHARE, SMALL_ROWS, SMALL_SHARE
+from .hypernet_options import CELLS, COPIES, LEAST_HELD, LEAST_ROWS, SHARE, SMALL_ROWS, SMALL_SHARE
 
 TEXT_HINT = (
     "Encode strings and fill missing values first: the guide has a recipe with ColumnTransformer, OneHotEncoder and "
@@ -94,7 +94,8 @@ class ReadsRows(BaseEstimator, ABC):
         share = self.validation_fraction
         if share == "auto":
             share = SMALL_SHARE if encoded.small else SHARE
-        copies = encoded.small and float(data.weight.sum()) >= COPIES * n
+        heavy = encoded.small and float(data.weight.sum()) >= COPIES * n
+        copies = heavy and len(data.x.unique(dim=0)) <= CELLS * n
         count = float(data.weight.sum()) if copies else n
         n_free = count - self._n_kept(data)
         enough = n_free * share >= LEAST_HELD
