@@ -32,8 +32,8 @@ LEAST_ROWS = 12
 # Held-out rows without which "auto" holds out none.
 LEAST_HELD = 2
 
-# Few distinct rows are cells, of whose copies some are held out, where they weigh so much on average and where there are
-# so few different X among them; else whole rows are held out, whatever their weight.
+# Few distinct rows are cells, of whose copies some are held out, where they weigh so much on average and have at most
+# this share of as many different X; else whole rows are held out, whatever their weight.
 COPIES, CELLS = 4.0, 0.75
 
 # Numbers in a full generator above which "auto" takes low rank.
