@@ -22,7 +22,7 @@ SWITCHED_OFF = "guard_cv=None runs no guard."
 ONE_SPLIT = "cv gives one split, which leaves no rows to rerun the search on; set guard_cv."
 NO_TIME = "The time limit left no time for the guard."
 NO_REFIT = "The guard scores refitted models; it needs refit=True or the name of a score."
-INTERRUPTED = "The guard was interrupted."
+INTERRUPTED = "The search or the guard was interrupted."
 
 
 class Guard(NamedTuple):

@@ -200,7 +200,7 @@ def feature_names(fitted: Any, shell: Any, n_features: int) -> NDArray[np.object
         inner = inner.regressor_
     if isinstance(inner, Pipeline) and len(inner.steps) > 1 and unwrap(inner).path == (inner.steps[-1][0],):
         try:
-            names = np.asarray(inner[:-1].get_feature_names_out(), dtype=object)
+            names = np.atleast_1d(np.asarray(inner[:-1].get_feature_names_out(), dtype=object))  # None: all passed on
         except (AttributeError, ValueError):
             names = np.empty(0, dtype=object)
         if len(names) == n_features:

@@ -151,12 +151,15 @@ class MultinomialLogLoss(Loss):
 class TweedieLog(SeparableLoss):
     """Half the unit Tweedie deviance of the given power, log link, up to a constant of y.
 
-    power 0 is the normal, 1 the Poisson, 2 the gamma, 3 the inverse Gaussian distribution.
+    power 0 is the normal, 1 the Poisson, 2 the gamma, 3 the inverse Gaussian distribution. The first has no constant
+    left out: it is a squared loss, whose logarithm searches lower.
     """
 
     power: float = 1.0
 
     def each(self, f: Tensor, y: Tensor) -> Tensor:
+        if self.power == 0:
+            return (torch.exp(f) - y).square() / 2
         if self.power == 1:
             return torch.exp(f) - y * f
         if self.power == 2:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ..adapters.registry import adapter_for
+from ..adapters.unwrap import unwrap
 from .axes import get_axes
 
 
@@ -64,16 +66,15 @@ class BestResponseDisplay:
         display : BestResponseDisplay
             Drawn.
         """
+        if not hasattr(estimator, "validation_curve"):
+            raise TypeError(f"estimator must be a HyperTrainingSearchCV, got a {type(estimator).__name__}.")
         check_is_fitted(estimator, "response_range_")
-        low, high = estimator.response_range_
-        alphas = np.geomspace(low, high, n_alphas)
-        history = {name: np.asarray(estimator.history_[name]) for name in ("log_alpha", "value", "exponent")}
-        x = history["log_alpha"]
-        inside = (history["exponent"] == 2) & (x >= np.log(low)) & (x <= np.log(high))
+        alphas = np.geomspace(*estimator.response_range_, n_alphas)
+        evaluated = np.exp(estimator._curve[0]), estimator._curve[1]
         if hasattr(estimator, "hypergradient_cosine_"):
-            inside &= False  # the weights of a network had not answered to the alphas on the way
-        evaluated = np.exp(x[inside]), history["value"][inside]
-        best = float(np.exp(x[int(np.nanargmin(history["value"]))]))
+            evaluated = np.empty(0), np.empty(0)  # a network's weights had not answered to the alphas on the way
+        adapter = adapter_for(unwrap(estimator.estimator).estimator)
+        best = float(adapter.alpha(*estimator.best_params_.values()))
         return cls(alphas, estimator.validation_curve(alphas), evaluated, best).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> "BestResponseDisplay":

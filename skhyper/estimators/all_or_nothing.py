@@ -1,4 +1,4 @@
-"""Methods that change an estimator only if they end well."""
+"""Methods that change an estimator only if they end well, and estimators that forget what they had learnt."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -19,3 +19,10 @@ def all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return wrapped
+
+
+def forget(estimator: Any, *private: str) -> None:
+    """Remove what an earlier fit left: attributes that end in an underscore, and the private ones that are named."""
+    for name in list(vars(estimator)):
+        if name in private or (name.endswith("_") and not name.startswith("_")):
+            delattr(estimator, name)

@@ -25,8 +25,9 @@ class FittedSearch:
         -------
         losses : ndarray of shape (n_alphas,)
             Mean outer loss over folds: by the best response for neural networks, interpolated between the points where
-            alpha was tuned for linear models. Outside of `response_range_` it is that of the nearest end, with a
-            warning.
+            alpha was tuned for linear models, with the exponent of the chosen row. Of free decays, of an exponent that
+            was tuned and of averages it is that of the global alpha. Outside of `response_range_` it is that of the
+            nearest end, with a warning.
         """
         check_is_fitted(self, "response_range_")
         values = check_alphas(alphas, self.response_range_)

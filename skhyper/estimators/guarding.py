@@ -1,18 +1,20 @@
 """Whether and on which folds a search is guarded."""
 
 import warnings
+from copy import copy
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
 
 from ..core.loop import Budget
-from ..guard import NO_REFIT, NO_TIME, NOT_NEEDED, ONE_SPLIT, SWITCHED_OFF, Guard, guard, inner_folds
+from ..core.result import StopReason
+from ..guard import INTERRUPTED, NO_REFIT, NO_TIME, NOT_NEEDED, ONE_SPLIT, SWITCHED_OFF, Guard, guard, inner_folds
 from .scoring import OneScore
 from .splits import resolve_cv, split_rows
 
 
-def guard_search(search: Any, job: Any, free: bool, budget: Budget) -> Guard:
+def guard_search(search: Any, job: Any, free: bool, budget: Budget, reason: StopReason) -> Guard:
     """Run the guard of a fitted search, if there is one to run.
 
     Parameters
@@ -25,7 +27,11 @@ def guard_search(search: Any, job: Any, free: bool, budget: Budget) -> Guard:
         Whether free decays were fitted.
     budget : Budget
         Of the search; the guard has what is left of its time.
+    reason : StopReason
+        Why the search ended: there is no guard after an interruption.
     """
+    if reason is StopReason.INTERRUPTED:
+        return Guard.without(INTERRUPTED)
     if search.guard_cv is None:
         return Guard.without(SWITCHED_OFF)
     automatic = isinstance(search.guard_cv, str)
@@ -46,7 +52,8 @@ def guard_search(search: Any, job: Any, free: bool, budget: Budget) -> Guard:
     given = None if search.cv is None else job.cv
     folds = [(split, inner_folds(given, job.splits, split, k)) for k, split in zip(numbers, outer, strict=True)]
     limit = search.time_limit if np.isinf(left) else left / len(outer)
-    rerun = clone(search).set_params(guard_cv=None, time_limit=limit, n_jobs=None, verbose=0)
+    bare = copy(search).set_params(cv=None, guard_cv=None)  # which may be generators, and have no clone
+    rerun = clone(bare).set_params(time_limit=limit, n_jobs=None, verbose=0)
     score = OneScore(job.scoring, search.refit if search.multimetric_ else None)
     try:
         return guard(rerun, job.x, job.y, job.params, folds, score, search.n_jobs)

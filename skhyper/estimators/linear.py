@@ -17,6 +17,7 @@ from ..core.problem import Problem
 from ..core.procedure import Plan
 from ..core.refit import AVERAGE, average
 from ..core.result import Result
+from .all_or_nothing import all_or_nothing, forget
 from .plan import AVERAGED_EXPONENTS
 from .search import HyperTrainingSearchCV
 
@@ -96,6 +97,7 @@ class HyperTrainedLinear(BaseEstimator, ABC):
     def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
         """The search that fits this model to targets y."""
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -118,6 +120,7 @@ class HyperTrainedLinear(BaseEstimator, ABC):
         self : estimator
             Fitted.
         """
+        forget(self)
         given = {"sample_weight": sample_weight, "groups": groups}
         with config_context(enable_metadata_routing=False):
             search = self._search(y, sample_weight)

@@ -15,14 +15,28 @@ from ..core.result import Result
 Array = NDArray[np.float64]
 
 
+# Stages whose evaluations are those of one global alpha on all folds.
+GLOBAL = ("scan", "global alpha")
+
+
 def response_curve(result: Result, index: int) -> tuple[Array, Array]:
-    """Log alpha, ascending, and the mean outer loss there: of the chosen row, or as the global alpha was tuned."""
-    curve = result.snapshots[index].curve
-    if curve is not None:
-        return curve.log_alpha.numpy().copy(), curve.loss.numpy().copy()
-    points = {r.log_alpha: r.value for r in result.history if r.exponent == 2 and np.isfinite(r.value)}
+    """Log alpha, ascending, and the mean outer loss there: of the chosen row, if nothing but alpha moved in its stage.
+
+    Else, where decays or the exponent moved as well, it is that of the global alpha.
+    """
+    chosen = result.snapshots[index]
+    if chosen.curve is not None:
+        return chosen.curve.log_alpha.numpy().copy(), chosen.curve.loss.numpy().copy()
+    own = _points(result, (chosen.name,)) if chosen.hyper.offsets is None and chosen.name not in GLOBAL else {}
+    points = own if len(own) > 1 else _points(result, GLOBAL)
     ascending = sorted(points)
     return np.array(ascending), np.array([points[x] for x in ascending])
+
+
+def _points(result: Result, stages: tuple[str, ...]) -> dict[float, float]:
+    """The outer loss by log alpha in some stages; none if the exponent moved as well."""
+    records = [r for r in result.history if r.stage in stages and np.isfinite(r.value)]
+    return {r.log_alpha: r.value for r in records} if len({r.exponent for r in records}) == 1 else {}
 
 
 def check_alphas(alphas: Any, bounds: tuple[float, float]) -> Array:

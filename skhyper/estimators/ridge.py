@@ -120,9 +120,9 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         The score of each outer fold.
     guard_reason_ : str
         Why there is no guard; empty where there is one.
-    rows_ : dict of ndarrays
-        What selection chose from, one entry a row: name, exponent, alpha, mean and standard deviation of the
-        held-out score, number of fitted hyperparameters. Row 0 is the tuned global alpha.
+    cv_results_ : dict of ndarrays
+        What selection chose from, with GridSearchCV's keys, one entry a row: name (`snapshot`), exponent, alpha, mean
+        and standard deviation of the held-out score, number of fitted hyperparameters. Row 0 is the tuned global alpha.
     best_index_ : int
         The chosen row.
     history_ : dict of lists

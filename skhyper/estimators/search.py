@@ -25,7 +25,8 @@ from ..core.loop import Budget
 from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
 from ..core.refit import refit
-from ..core.result import Result
+from ..core.result import Result, StopReason
+from .all_or_nothing import all_or_nothing, forget
 from .checks import check_data, check_fit_params
 from .fitted_search import FittedSearch
 from .guarding import guard_search
@@ -55,6 +56,9 @@ from .self_trained import (
     stage_columns,
 )
 from .splits import resolve_cv, split_rows, two_halves
+
+# Private attributes of a fitted search.
+PRIVATE = ("_checkpoint", "_curve", "_feature_decays", "_moved", "_n_rows", "_seed", "_splits")
 
 
 class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
@@ -265,6 +269,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         tags.array_api_support = False
         return tags
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, **params):
         """Tune on the folds of `cv`, choose a row, and fit it to all rows.
@@ -284,12 +289,13 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         self : HyperTrainingSearchCV
             Fitted.
         """
+        forget(self, *PRIVATE)
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, self.max_iter)
         job = self._check(X, y, params)
         watch = Watch(self, X, y, self.verbose)
         if isinstance(job.target.adapter, SelfTrainedAdapter):
-            self._scan(job, budget, watch)
-            self._store_guard(guard_search(self, job, False, budget))
+            reason = self._scan(job, budget, watch)
+            self._store_guard(guard_search(self, job, False, budget, reason))
         else:
             with torch_session(job.work):
                 task = self._encode(job, job.splits)
@@ -297,16 +303,19 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
                 plan = self._plan(task, algorithm)
                 result = self._rows(task.encoding.problem, self._tune(job, task, algorithm, plan, budget, watch))
                 self._finish(job, task, algorithm, result, plan, budget)
-            self._store_guard(guard_search(self, job, bool(plan.taus), budget))
+            self._store_guard(guard_search(self, job, bool(plan.taus), budget, result.stop_reason))
         self.total_time_ = budget.seconds
         watch.end()
         return self
 
+    @all_or_nothing
     def continue_fit(self, X, y=None, max_iter=100, **params):
-        """Go on with the search of a neural network exactly where it stopped.
+        """Go on with the last stage of the search of a neural network exactly where it stopped.
 
-        A search with `max_iter=a` that is continued for `max_iter=b` ends as one with `max_iter=a + b`. Training rows
-        are not kept, so they must be given again; the guard is not run again.
+        With one decay for all weights, a search with `max_iter=a` that is continued for `max_iter=b` ends as one with
+        `max_iter=a + b` whose full length, which follows from the network's own max_iter, does not end it; a continued
+        search goes on beyond that. Finer decays are a stage of their own, the one that goes on. Training rows are not
+        kept, so they must be given again; the guard is not run again.
 
         Parameters
         ----------
@@ -315,7 +324,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The targets of `fit`.
         max_iter : int, default=100
-            Hypergradient steps to add to the last stage.
+            Hypergradient steps to add to the last stage, at least 1.
         **params : dict
             As in `fit`.
 
@@ -327,7 +336,8 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         Raises
         ------
         ValueError
-            If the search was not fitted to a neural network, or to another number of rows.
+            If the search was not fitted to a neural network, or to other numbers of rows or columns, or max_iter is no
+            positive number.
         """
         check_is_fitted(self, "n_splits_")
         if not hasattr(self, "_checkpoint"):
@@ -336,10 +346,15 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
                 "continue_fit is for neural networks whose decays move while they are trained; fit the search over "
                 f"{name} again, with a larger max_iter."
             )
+        if not isinstance(max_iter, Integral) or max_iter < 1:
+            raise ValueError(f"max_iter must be a positive integer, got {max_iter!r}.")
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, max_iter)
         job = self._check(X, y, params)
         if len(job.y) != self._n_rows:
             raise ValueError(f"continue_fit needs the {self._n_rows} rows of fit, got {len(job.y)}.")
+        columns = getattr(self, "n_features_in_", None)
+        if columns is not None and np.ndim(X) == 2 and np.shape(X)[1] != columns:
+            raise ValueError(f"continue_fit needs the {columns} columns of fit, got {np.shape(X)[1]}.")
         job = job._replace(splits=self._splits)
         watch = Watch(self, X, y, self.verbose)
         with torch_session(job.work):
@@ -362,7 +377,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
             self._refit(job, algorithm, result, budget)
         self._store(job, result)
 
-    def _scan(self, job: Job, budget: Budget, watch: Watch) -> None:
+    def _scan(self, job: Job, budget: Budget, watch: Watch) -> StopReason:
         """The alpha of an estimator that trains itself: scan, score, refit, store."""
         refuse_settings(self)
         self._tell_missing(missing_classes(job))
@@ -380,6 +395,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         self._store_run(job, scanned.journal.records, scanned.stop_reason)
         if hasattr(self, "best_index_"):
             self._store_choice(scanned_curve(scanned), 2.0, 0.0, 1, np.nan)
+        return scanned.stop_reason
 
     def _tune(self, job: Job, task: Task, algorithm: Any, plan: Any, budget: Budget, watch: Watch) -> Result:
         """The stages of the search."""
