@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import make_friedman1
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -258,3 +259,10 @@ def test_an_interruption_in_the_first_steps_keeps_them(monkeypatch):
     with pytest.warns(ConvergenceWarning, match="interrupted after 3 updates"):
         model = regressor(early_stopping=False).fit(X, Y)
     assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_default_device_of_the_users_is_not_used():
+    with torch.device("meta"):
+        model = regressor().fit(X, Y)
+        predicted = model.predict(X)
+    np.testing.assert_array_equal(predicted, regressor().fit(X, Y).predict(X))

@@ -61,6 +61,7 @@ def test_a_log_link_with_normal_errors_has_a_squared_loss():
     torch.testing.assert_close(value, (torch.exp(f) - y) ** 2 / 2)
 
 
+@pytest.mark.skipif("loss" not in MLPRegressor().get_params(), reason="this scikit-learn has no log link there")
 def test_a_network_with_a_log_link_is_tuned_to_a_squared_score():
     x, y = log_link_data()
     network = MLPRegressor(
@@ -180,6 +181,12 @@ def test_there_is_no_guard_after_an_interruption(monkeypatch):
 def test_settings_that_the_estimator_would_refuse(estimator):
     with pytest.raises(ValueError, match=f"parameter of {type(estimator).__name__} must be"):
         HyperTrainingSearchCV(estimator).fit(X, np.abs(Y) + 1)
+
+
+@pytest.mark.parametrize("scoring", [["r2"], {"a": "r2"}, "foo"])
+def test_a_linear_model_has_one_score(scoring):
+    with pytest.raises(ValueError, match="'scoring' parameter of HyperTrainedRidge must be"):
+        HyperTrainedRidge(scoring=scoring).fit(X, Y)
 
 
 @pytest.mark.parametrize("max_iter", [0, -1, 2.5])

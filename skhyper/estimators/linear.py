@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.base import BaseEstimator, _fit_context
+from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -89,7 +90,7 @@ class HyperTrainedLinear(BaseEstimator, ABC):
         "guard_cv": [StrOptions({"auto"}), "cv_object"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
-        "scoring": [*HyperTrainingSearchCV._parameter_constraints["scoring"]],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "fit_intercept": ["boolean"],
     }
 

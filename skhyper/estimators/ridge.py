@@ -108,9 +108,9 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         `granularity="output"`: the targets with an alpha of their own, and the global alpha if a target keeps it.
     best_score_ : float
         Mean held-out score of the chosen row, on the rows that chose it. With another criterion than "cv": the score
-        of left-out rows (leave-one-out) under the chosen decays, whatever the criterion; the criterion itself is in
-        `history_`. One alpha fitted to it flatters no more than RidgeCV's own; free decays were fitted to all rows,
-        those left out among them, and their `best_score_` is no estimate: see `guard_score_`.
+        of left-out rows (leave-one-out) under the chosen decays, whatever the criterion; half of the criterion (of the
+        evidence over n) is in `history_`. One alpha fitted to it flatters no more than RidgeCV's own; free decays were
+        fitted to all rows, those left out among them, and their `best_score_` is no estimate: see `guard_score_`.
     baseline_score_ : float
         The same of the tuned global alpha.
     guard_score_ : float

@@ -37,7 +37,7 @@ class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
     fit_intercept : bool, default=True
         Whether to fit intercepts; they carry no decay.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as RidgeClassifier's.
+        Weights of the classes, as RidgeClassifier's; but "balanced" counts sample weights as repetitions of rows.
     scoring : str, callable or None, default=None
         Scores the rows of `cv_results_`; None is accuracy.
     max_iter : int, default=200
