@@ -14,8 +14,9 @@ from .layout import Block, Parts
 class FullGenerator(Generator):
     """Explicit weights where rows share a draw; else sum_k h_k (x D_k), and no weights are ever formed.
 
-    The sum also serves draws that see the same rows, where they are no fewer than the features: the products x D_k
-    are then those of all draws.
+    Rows with draws of their own take the sum over k and the inputs at once, or the products x D_k first where these
+    are fewer numbers: a row has H n_in of the one and H n_out of the other. The products also serve draws that see the
+    same rows, where they are no fewer than the features: they are then those of all draws.
     """
 
     def perturbation_blocks(self, name: str, shape: LayerShape) -> dict[str, Block]:
@@ -31,7 +32,7 @@ class FullGenerator(Generator):
         }
 
     def apply(self, parts: Parts, name: str, x: Tensor, draws: Draws) -> tuple[Tensor, LayerTape]:
-        """The tape holds the scaled features, and the explicit weights, the products x D_k, or the products h_k x."""
+        """The tape holds the scaled features, and the explicit weights, the products h_k x, or the products x D_k."""
         h = self.scaled(parts, name, draws)
         if self._shares_products(x, h):
             return self._apply_products(parts, name, x, draws, h)
@@ -40,6 +41,8 @@ class FullGenerator(Generator):
             own = x.expand(-1, w.shape[1], -1, -1).flatten(0, 1)
             out = torch.baddbmm(b.flatten(0, 1)[:, None], own, w.flatten(0, 1)).unflatten(0, w.shape[:2])
             return out, LayerTape(x, draws, (h, w))
+        if self._narrows(parts, name, x):
+            return self._apply_narrow(parts, name, x, draws, h)
         outer = (h[..., None] * x).flatten(2)  # (M, G, H n_in)
         out = outer @ self._tall(parts, name, x) + h @ parts[f"{name}.db"]
         if self.residual:
@@ -50,8 +53,10 @@ class FullGenerator(Generator):
         """By the same route as `apply`."""
         if self._shares_products(tape.x, tape.own[0]):
             return self._pull_products(parts, name, tape, g, features)
-        by_rows = tape.x.shape[2] > 1 or tape.x.shape[1] == 1
-        return (self._pull_weights if by_rows else self._pull_outer)(parts, name, tape, g, features)
+        if tape.x.shape[2] > 1 or tape.x.shape[1] == 1:
+            return self._pull_weights(parts, name, tape, g, features)
+        narrows = self._narrows(parts, name, tape.x)
+        return (self._pull_narrow if narrows else self._pull_outer)(parts, name, tape, g, features)
 
     def weights(self, parts: Parts, name: str, draws: Draws) -> tuple[Tensor, Tensor]:
         """W0 + sum_k h_k D_k."""
@@ -99,6 +104,41 @@ class FullGenerator(Generator):
         if not features:
             return Pulled(by_x, found, None)
         by_features, rho = self.pull_scaled(parts, name, h, by_moved @ products.mT)
+        return Pulled(by_x, found | rho, by_features)
+
+    def _narrows(self, parts: Parts, name: str, x: Tensor) -> bool:
+        """Whether the layer has fewer outputs than inputs."""
+        return parts[f"{name}.db"].shape[-1] < x.shape[-1]
+
+    def _across(self, parts: Parts, name: str, x: Tensor) -> Tensor:
+        """D as (M, n_in, H n_out)."""
+        return parts[f"{name}.dw"].unflatten(-1, (x.shape[-1], -1)).transpose(1, 2).flatten(2)
+
+    def _apply_narrow(self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor) -> tuple[Tensor, LayerTape]:
+        across = self._across(parts, name, x)
+        products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[:, None], x[:, :, 0], across)
+        products = products.unflatten(-1, (h.shape[-1], -1))  # (M, G, H, n_out)
+        out = (h[..., None] * products).sum(2)[:, :, None]
+        if self.residual:
+            out = out + affine(x, parts[f"{name}.w"], parts[f"{name}.b"])
+        return out, LayerTape(x, draws, (h, products, across))
+
+    def _pull_narrow(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
+        h, products, across = tape.own
+        n_features = h.shape[-1]
+        by_products = (h[..., None] * g).flatten(2)  # (M, G, H n_out)
+        by_x = (by_products @ across.mT)[:, :, None]
+        by_across = (tape.x[:, :, 0].mT @ by_products).unflatten(-1, (n_features, -1))  # (M, n_in, H, n_out)
+        found = {
+            f"{name}.dw": by_across.transpose(1, 2).flatten(2),
+            f"{name}.db": by_products.sum(1).unflatten(-1, (n_features, -1)),
+        }
+        if self.residual:
+            by_base, found[f"{name}.w"], found[f"{name}.b"] = pull_affine(tape.x, parts[f"{name}.w"], g)
+            by_x = by_x + by_base
+        if not features:
+            return Pulled(by_x, found, None)
+        by_features, rho = self.pull_scaled(parts, name, h, (products * g).sum(-1))
         return Pulled(by_x, found | rho, by_features)
 
     def _tall(self, parts: Parts, name: str, x: Tensor) -> Tensor:
