@@ -38,7 +38,7 @@ def check_data(estimator: Any, x: Any, y: Any, params: Mapping[str, Any]) -> tup
     check_array(y, ensure_2d=False, dtype=None, input_name="y")
     target = make_target(estimator, y)
     leaf = target.leaf
-    if hasattr(leaf.estimator, "_validate_params"):
+    if hasattr(leaf.estimator, "_parameter_constraints"):  # scikit-learn's own
         leaf.estimator._validate_params()
     if not leaf.path:
         target.adapter.read(clone(leaf.estimator), x, y)
