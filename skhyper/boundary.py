@@ -93,14 +93,17 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
 
 @contextmanager
 def users_torch() -> Iterator[None]:
-    """For code of the user's: torch's default dtype as it is outside of the session, and what is drawn undone."""
-    dtype = torch.get_default_dtype()
+    """For code of the user's: torch's default dtype as it is outside of sessions, and what is drawn undone."""
     with torch.random.fork_rng(devices=[]):
+        with _Sessions.lock:
+            if _Sessions.n:
+                torch.set_default_dtype(_Sessions.outside)
         try:
-            torch.set_default_dtype(_Sessions.outside if _Sessions.n else dtype)
             yield
         finally:
-            torch.set_default_dtype(dtype)
+            with _Sessions.lock:  # what it was before may be that of a session of another thread, which has ended
+                if _Sessions.n:
+                    torch.set_default_dtype(torch.float64)
 
 
 @cache

@@ -200,6 +200,24 @@ def test_the_weights_of_a_constant_column_have_a_plain_decay_of_their_own():
     assert decays.plain.tolist() == [False, False, True]
 
 
+def test_code_of_the_users_may_outlast_a_session_of_another_thread():
+    before, begun, ended = torch.get_default_dtype(), Event(), Event()
+
+    def other():
+        with boundary.torch_session():
+            begun.set()
+            ended.wait(10)
+
+    thread = Thread(target=other)
+    thread.start()
+    begun.wait(10)
+    with boundary.users_torch():
+        assert torch.get_default_dtype() == before
+        ended.set()
+        thread.join()
+    assert torch.get_default_dtype() == before
+
+
 def test_sessions_of_threads_may_overlap():
     """The first to begin ends first: the other one stays in double precision, and what was before comes back."""
     before, begun, ended, seen = torch.get_default_dtype(), Event(), Event(), []
