@@ -63,7 +63,7 @@ docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(BENCH)/.installed  ## install the peers that benchmarks compare with, and list the benchmarks
-	@echo "SKHYPER_DATA=FOLDER reads the data sets from a folder; unset, they come from OpenML. The benchmarks:"
+	@echo "SKHYPER_DATA=FOLDER reads the data sets from a folder; unset, all but the splits of uci come from OpenML. The benchmarks:"
 	@for f in $$(grep -l __main__ benchmarks/*.py); do echo "  $(BENCH)/bin/python -m benchmarks.$$(basename $$f .py)"; done
 
 clean:  ## remove what was built, the environments too

@@ -13,7 +13,6 @@ import torch
 
 from benchmarks.cuda_graphs import Recorder, Replay
 from skhyper.boundary import torch_session
-from skhyper.core.noise.procedure import Job
 from skhyper.estimators.hypernet_options import resolve_settings
 
 # What of a course a checkpoint holds beside its trainer's.
@@ -54,13 +53,10 @@ class Run:
         settings = resolve_settings(model, encoded.small, len(y))
         if looks is not None:
             settings = replace(settings, n_evaluations=looks * epochs)
-        holding = model._holding(encoded)
         with torch_session():
-            generator, candidates = model._begin(encoded, settings, holding, again=False)
-            splitter = model._splitter(generator, again=False)
-            job = Job(candidates, encoded.data, holding, settings, [settings.alpha], generator, model._like(), splitter)
-            (begin,) = job.courses()
-            self.job, self.course = job, begin()
+            self.job = model._job(encoded, settings, model._holding(encoded), [settings.alpha])
+            (begin,) = self.job.courses()
+            self.course = begin()
         self.settings, self.n_rows, self.seconds = settings, len(y), 0.0
         self.epoch_steps = settings.n_steps // epochs
         self.trainer = self.course.trainer

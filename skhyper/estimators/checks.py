@@ -1,5 +1,6 @@
 """What can be wrong with the data of a search, said before any work."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,3 +57,19 @@ def check_fit_params(target: Target, fit_params: Mapping[str, Any]) -> None:
     unknown = sorted(set(fit_params) - {"sample_weight"})
     if not target.leaf.path and unknown:
         raise TypeError(f"fit() got unexpected keyword arguments {unknown}; it reads sample_weight and groups.")
+
+
+def tell_missing(missing: Mapping[int, list[Any]], error_score: Any) -> None:
+    """Warn of classes without training rows, by fold.
+
+    Raises
+    ------
+    ValueError
+        If they are an error.
+    """
+    if not missing:
+        return
+    message = f"Classes without training rows, by fold of cv: {missing}."
+    if error_score == "raise":
+        raise ValueError(message)
+    warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=4)

@@ -214,20 +214,8 @@ class BaseHypernet(ReadsRows, ABC):
         """Train, and store what was learnt."""
         n = len(encoded.data.x) - encoded.n_given
         with torch_session():
-            generator, candidates = self._begin(encoded, settings, holding, again)
-            job = Job(
-                candidates,
-                encoded.data,
-                holding,
-                settings,
-                [settings.alpha],
-                generator,
-                self._like(),
-                splitter=self._splitter(generator, again),
-                optimizer=to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None,
-                n_judged=self._n_judged if again and keep_optimizer else 0.0,
-            )
-            with torch_session(_work(candidates[0], settings)):
+            job = self._job(encoded, settings, holding, [settings.alpha], again, keep_optimizer)
+            with torch_session(_work(job.candidates[0], settings)):
                 (fit,) = run(job, self._watch())
         self._store(fit, settings, n, again, keep_optimizer)
 
@@ -235,12 +223,9 @@ class BaseHypernet(ReadsRows, ABC):
         """A fitted copy for each alpha, trained as one batch: all start alike and hold out the same rows."""
         encoded = self._encode(X, y, sample_weight, None, None, reset=True)
         settings = resolve_settings(self, encoded.small, len(encoded.data.x))
-        holding = self._holding(encoded)
         with torch_session():
-            generator, candidates = self._begin(encoded, settings, holding, again=False)
-            splitter = self._splitter(generator, again=False)
-            job = Job(candidates, encoded.data, holding, settings, alphas, generator, self._like(), splitter)
-            with torch_session(len(alphas) * _work(candidates[0], settings)):
+            job = self._job(encoded, settings, self._holding(encoded), alphas)
+            with torch_session(len(alphas) * _work(job.candidates[0], settings)):
                 fits = run(job, self._watch())
         if fits[0].interrupted:  # the search keeps what was trained to its end
             raise KeyboardInterrupt
@@ -250,6 +235,30 @@ class BaseHypernet(ReadsRows, ABC):
             one._store(fit, settings, len(encoded.data.x), again=False, keep_optimizer=False)
             fitted.append(one)
         return fitted
+
+    def _job(
+        self,
+        encoded: Encoded,
+        settings: Settings,
+        holding: Holding,
+        alphas: Sequence[float],
+        again: bool = False,
+        keep_optimizer: bool = False,
+    ) -> Job:
+        """What to train, and on what."""
+        generator, candidates = self._begin(encoded, settings, holding, again)
+        return Job(
+            candidates,
+            encoded.data,
+            holding,
+            settings,
+            alphas,
+            generator,
+            self._like(),
+            splitter=self._splitter(generator, again),
+            optimizer=to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None,
+            n_judged=self._n_judged if again and keep_optimizer else 0.0,
+        )
 
     def _begin(
         self, encoded: Encoded, settings: Settings, holding: Holding, again: bool

@@ -1,7 +1,6 @@
 """HyperTrainingSearchCV: GridSearchCV's place, with hypergradients instead of a grid."""
 
 import time
-import warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -11,12 +10,11 @@ from sklearn.base import _fit_context, is_classifier
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_method_params, check_is_fitted
+from sklearn.utils.validation import _check_method_params
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.self_trained import SelfTrainedAdapter
 from ..adapters.task import Task, make_task
-from ..adapters.unwrap import unwrap
 from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
@@ -27,7 +25,8 @@ from ..core.procedure import Plan, tune
 from ..core.refit import refit
 from ..core.result import Result, StopReason
 from .all_or_nothing import all_or_nothing, forget
-from .checks import check_data, check_fit_params
+from .checks import check_data, check_fit_params, tell_missing
+from .continued_search import ContinuedSearch
 from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
@@ -36,7 +35,6 @@ from .networks import (
     PRECISIONS,
     Halves,
     check_precision,
-    continue_network,
     in_precision,
     make_training_plan,
     refit_network,
@@ -61,7 +59,7 @@ from .splits import resolve_cv, split_rows, two_halves
 PRIVATE = ("_checkpoint", "_curve", "_feature_decays", "_moved", "_n_rows", "_seed", "_splits")
 
 
-class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
+class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSearchCV):
     """Tune L2 decays, as fine as they pay, by the gradient of the held-out loss.
 
     Takes GridSearchCV's place: ``HyperTrainingSearchCV(Ridge())`` for ``GridSearchCV(Ridge(), {"alpha": ...})``. The
@@ -308,67 +306,6 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
         watch.end()
         return self
 
-    @all_or_nothing
-    def continue_fit(self, X, y=None, max_iter=100, **params):
-        """Go on with the last stage of the search of a neural network exactly where it stopped.
-
-        With one decay for all weights, a search with `max_iter=a` that is continued for `max_iter=b` ends as one with
-        `max_iter=a + b` whose full length, which follows from the network's own max_iter, does not end it; a continued
-        search goes on beyond that. Finer decays are a stage of their own, the one that goes on. Training rows are not
-        kept, so they must be given again; the guard is not run again.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The training data of `fit`.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The targets of `fit`.
-        max_iter : int, default=100
-            Hypergradient steps to add to the last stage, at least 1.
-        **params : dict
-            As in `fit`.
-
-        Returns
-        -------
-        self : HyperTrainingSearchCV
-            Fitted.
-
-        Raises
-        ------
-        ValueError
-            If the search was not fitted to a neural network, or to other numbers of rows or columns, or max_iter is no
-            positive number.
-        """
-        check_is_fitted(self, "n_splits_")
-        if not hasattr(self, "_checkpoint"):
-            name = type(unwrap(self.estimator).estimator).__name__
-            raise ValueError(
-                "continue_fit is for neural networks whose decays move while they are trained; fit the search over "
-                f"{name} again, with a larger max_iter."
-            )
-        if not isinstance(max_iter, Integral) or max_iter < 1:
-            raise ValueError(f"max_iter must be a positive integer, got {max_iter!r}.")
-        budget = Budget(np.inf if self.time_limit is None else self.time_limit, max_iter)
-        job = self._check(X, y, params)
-        if len(job.y) != self._n_rows:
-            raise ValueError(f"continue_fit needs the {self._n_rows} rows of fit, got {len(job.y)}.")
-        columns = getattr(self, "n_features_in_", None)
-        if columns is not None and np.ndim(X) == 2 and np.shape(X)[1] != columns:
-            raise ValueError(f"continue_fit needs the {columns} columns of fit, got {np.shape(X)[1]}.")
-        job = job._replace(splits=self._splits)
-        watch = Watch(self, X, y, self.verbose)
-        with torch_session(job.work):
-            task = self._encode(job, job.splits)
-            algorithm = resolve(self.algorithm, task.encoding.problem)
-            plan = self._plan(task, algorithm)
-            result = continue_network(
-                task, algorithm, plan, budget, self._seed, self._checkpoint, watch, self._halves(job)
-            )
-            self._finish(job, task, algorithm, result, plan, budget)
-        self.total_time_ += budget.seconds
-        watch.end()
-        return self
-
     def _finish(self, job: Job, task: Task, algorithm: Any, result: Result, plan: Any, budget: Budget) -> None:
         """From the stages' rows to fitted attributes."""
         self._score(job, task, result, plan)
@@ -380,7 +317,7 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
     def _scan(self, job: Job, budget: Budget, watch: Watch) -> StopReason:
         """The alpha of an estimator that trains itself: scan, score, refit, store."""
         refuse_settings(self)
-        self._tell_missing(missing_classes(job))
+        tell_missing(missing_classes(job), self.error_score)
         scanned = scan(self, job, budget, watch)
         out = score_folds(job, scanned, self.return_train_score)
         self._format(job, out, [scanned.alpha], stage_columns(scanned))
@@ -454,17 +391,8 @@ class HyperTrainingSearchCV(FittedSearch, SearchResults, BaseSearchCV):
             scoring=job.twin,
             n_jobs=self.n_jobs,
         )
-        self._tell_missing(task.encoding.missing)
+        tell_missing(task.encoding.missing, self.error_score)
         return in_precision(task, self.dtype)
-
-    def _tell_missing(self, missing: dict[int, list[Any]]) -> None:
-        """Of classes without training rows."""
-        if not missing:
-            return
-        message = f"Classes without training rows, by fold of cv: {missing}."
-        if self.error_score == "raise":
-            raise ValueError(message)
-        warnings.warn(f"{message} Their validation rows do not count there.", UserWarning, stacklevel=4)
 
     def _plan(self, task: Task, algorithm: Any) -> Plan | TrainingPlan:
         taus = check_shrinkage(self.shrinkage)

@@ -231,7 +231,7 @@ def test_copies_of_rows_are_dealt_out():
 def test_a_row_of_each_class_stays_with_every_member():
     y = torch.eye(3, dtype=torch.float64)[torch.tensor([0] * 50 + [1] * 49 + [2])]
     data = Data(normal(100, 2), y, torch.ones(100).double())
-    split = Holding(0.2).split(data, 5, True, seeded())
+    split = Holding(0.2).rows(data, 5, True, seeded())
     assert all(set(y[rows].argmax(1).tolist()) == {0, 1, 2} for rows in split.train)
 
 

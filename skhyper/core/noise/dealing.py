@@ -40,7 +40,7 @@ def arrange(dealing: Dealing, batch: int, n_draws: int) -> Groups:
     return Groups(n_draws, batch // n_draws, False)
 
 
-class Split(NamedTuple):
+class MembersRows(NamedTuple):
     """The rows that each member trains on, and those that it holds out."""
 
     data: Data  # the rows that the numbers are of
@@ -98,7 +98,7 @@ def hold_out(
     return torch.arange(n).expand(n_members, n)[mask].reshape(n_members, n - held.shape[1]), held
 
 
-def hold_out_copies(n_members: int, share: float, data: Data, keep: Tensor, generator: torch.Generator) -> Split:
+def hold_out_copies(n_members: int, share: float, data: Data, keep: Tensor, generator: torch.Generator) -> MembersRows:
     """The same where rows are distinct and their weights count copies: it is copies that are dealt to folds.
 
     Each member has all distinct rows twice, with the weight that it trains on and the weight that it holds out. What a
@@ -116,7 +116,7 @@ def hold_out_copies(n_members: int, share: float, data: Data, keep: Tensor, gene
     numbers = torch.arange(weight.numel()).reshape(weight.shape)
     copies = 2 * n_members
     rows = Data(data.x.repeat(copies, 1), data.y.repeat(copies, 1), weight.flatten())
-    return Split(rows, numbers[:, 0], numbers[:, 1], float(dealt[own.unique()].sum()))
+    return MembersRows(rows, numbers[:, 0], numbers[:, 1], float(dealt[own.unique()].sum()))
 
 
 def minibatches(rows: Tensor, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -77,7 +77,7 @@ class FullGenerator(Generator):
 
     def _wide(self, parts: Parts, name: str) -> Tensor:
         """D transposed, (M, H n_out, n_in)."""
-        n_out = parts[f"{name}.b"].shape[1]
+        n_out = parts[f"{name}.db"].shape[-1]
         return parts[f"{name}.dw"].unflatten(-1, (-1, n_out)).mT.flatten(1, 2)
 
     def _apply_products(self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor) -> tuple[Tensor, LayerTape]:
@@ -110,27 +110,23 @@ class FullGenerator(Generator):
         """Whether the layer has fewer outputs than inputs."""
         return parts[f"{name}.db"].shape[-1] < x.shape[-1]
 
-    def _across(self, parts: Parts, name: str, x: Tensor) -> Tensor:
-        """D as (M, n_in, H n_out)."""
-        return parts[f"{name}.dw"].unflatten(-1, (x.shape[-1], -1)).transpose(1, 2).flatten(2)
-
     def _apply_narrow(self, parts: Parts, name: str, x: Tensor, draws: Draws, h: Tensor) -> tuple[Tensor, LayerTape]:
-        across = self._across(parts, name, x)
-        products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[:, None], x[:, :, 0], across)
+        wide = self._wide(parts, name)
+        products = torch.baddbmm(parts[f"{name}.db"].flatten(1)[:, None], x[:, :, 0], wide.mT)
         products = products.unflatten(-1, (h.shape[-1], -1))  # (M, G, H, n_out)
         out = (h[..., None] * products).sum(2)[:, :, None]
         if self.residual:
             out = out + affine(x, parts[f"{name}.w"], parts[f"{name}.b"])
-        return out, LayerTape(x, draws, (h, products, across))
+        return out, LayerTape(x, draws, (h, products, wide))
 
     def _pull_narrow(self, parts: Parts, name: str, tape: LayerTape, g: Tensor, features: bool) -> Pulled:
-        h, products, across = tape.own
+        h, products, wide = tape.own
         n_features = h.shape[-1]
         by_products = (h[..., None] * g).flatten(2)  # (M, G, H n_out)
-        by_x = (by_products @ across.mT)[:, :, None]
-        by_across = (tape.x[:, :, 0].mT @ by_products).unflatten(-1, (n_features, -1))  # (M, n_in, H, n_out)
+        by_x = (by_products @ wide)[:, :, None]
+        by_wide = (by_products.mT @ tape.x[:, :, 0]).unflatten(1, (n_features, -1))  # (M, H, n_out, n_in)
         found = {
-            f"{name}.dw": by_across.transpose(1, 2).flatten(2),
+            f"{name}.dw": by_wide.mT.flatten(2),
             f"{name}.db": by_products.sum(1).unflatten(-1, (n_features, -1)),
         }
         if self.residual:

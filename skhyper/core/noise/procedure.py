@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .calibration import Judged, calibrate
 from .course import Course, Record, Watch
-from .dealing import Split, effective, hold_out, hold_out_copies
+from .dealing import MembersRows, effective, hold_out, hold_out_copies
 from .likelihood import Categorical, FixedScale
 from .objective import Model
 from .race import race
@@ -51,15 +51,15 @@ class Holding:
     n_given: int = 0
     copies: bool = False
 
-    def split(self, data: Data, n_members: int, categorical: bool, generator: torch.Generator) -> Split:
+    def rows(self, data: Data, n_members: int, categorical: bool, generator: torch.Generator) -> MembersRows:
         """Training and held-out rows of each member."""
         n = len(data.x) - self.n_given
         everything = torch.arange(n).expand(n_members, n)
         if self.n_given:
             given = torch.arange(n, n + self.n_given).expand(n_members, self.n_given)
-            return Split(data, everything, given, effective(data.weight[n:]))
+            return MembersRows(data, everything, given, effective(data.weight[n:]))
         if not self.share:
-            return Split(data, everything, None, effective(data.weight))
+            return MembersRows(data, everything, None, effective(data.weight))
         strata = data.y.argmax(1) if categorical else data.y[:, 0]
         keep = torch.zeros(n, dtype=torch.bool)
         if categorical:  # one row of each class stays with every member
@@ -69,7 +69,7 @@ class Holding:
         if self.copies:
             return hold_out_copies(n_members, self.share, data, keep, generator)
         train, held = hold_out(n_members, self.share, strata, keep, generator)
-        return Split(data, train, held, effective(data.weight[held.unique()]))
+        return MembersRows(data, train, held, effective(data.weight[held.unique()]))
 
 
 @dataclass(frozen=True)
@@ -111,25 +111,25 @@ class Job:
     n_judged: float = 0.0
 
     @cached_property
-    def split(self) -> Split:
+    def rows(self) -> MembersRows:
         """What each member trains on and holds out."""
         categorical = isinstance(self.candidates[0].model.noise, Categorical)
         m = len(self.candidates[0].state.flat)
-        return self.holding.split(self.data, m, categorical, self.splitter)
+        return self.holding.rows(self.data, m, categorical, self.splitter)
 
     def courses(self) -> list[Callable[[], Course]]:
         """How the run of each candidate begins: all hold out the same rows, and draw the same noise."""
-        split, like, copies = self.split, self.like, len(self.alphas)
-        train = split.train.repeat(copies, 1).to(like.device)
-        held = None if split.held is None else split.held.repeat(copies, 1).to(like.device)
-        weights = split.data.weight[split.train]
+        members, like, copies = self.rows, self.like, len(self.alphas)
+        train = members.train.repeat(copies, 1).to(like.device)
+        held = None if members.held is None else members.held.repeat(copies, 1).to(like.device)
+        weights = members.data.weight[members.train]
         n_train, mean_weight = float(weights.sum(1).mean()), float(weights.mean())
-        each = torch.tensor(self.alphas, dtype=torch.float64).repeat_interleave(len(split.train))
+        each = torch.tensor(self.alphas, dtype=torch.float64).repeat_interleave(len(members.train))
         seed = int(torch.randint(2**62, (), generator=self.generator))
 
         def begin(candidate: Candidate) -> Course:
             model, state = candidate
-            rows, start = scaled_rows(state, split.data, mean_weight, like), repeated(cast(state, like), copies)
+            rows, start = scaled_rows(state, members.data, mean_weight, like), repeated(cast(state, like), copies)
             noise = torch.Generator(like.device).manual_seed(seed)
             trainer = Trainer(model, rows, train, held, start.waves, self.settings, noise, n_train, each, copies)
             return Course(trainer, start.flat, self.optimizer)
@@ -139,7 +139,29 @@ class Job:
     def fits(self, course: Course) -> list[Fit]:
         """The copies as a course leaves them, calibrated."""
         chosen = next(candidate for candidate in self.candidates if candidate.model is course.trainer.model)
-        return fits_of(chosen, course, len(self.alphas), self.split.n_judges, self.n_judged)
+        trained, trainer, model = course.finish(), course.trainer, chosen.model
+        # The squared loss knows no sigma: without held-out rows it is that of the training rows.
+        alone = trainer.held_rows is None and isinstance(model.noise, FixedScale)
+        judges = trainer.train_rows if alone else trainer.held_rows
+        before = Judged(chosen.state.log_factor.mean(0), self.n_judged) if alone and self.n_judged else None
+        by = self.rows.n_judges, before
+        n_judged = self.n_judged + self.rows.n_judges if alone else 0.0
+        work, m = cast(chosen.state, trainer.rows.x), len(chosen.state.flat)
+        fits = []
+        for k in range(len(self.alphas)):
+            own = slice(k * m, (k + 1) * m)
+            fitted = work._replace(flat=trained.flat[own])
+            factor = chosen.state.log_factor
+            if judges is not None:
+                factor = calibrate(model, fitted.flat, fitted.bank, fitted.waves, trainer.rows, judges[own], *by)
+            back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
+            first, second, done = trained.optimizer
+            curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
+            n_rollbacks = int(trained.n_rollbacks[own].sum())
+            moments = first[own], second[own], done
+            ends = trained.n_steps, trained.dropped, trained.interrupted, n_judged
+            fits.append(Fit(model, back, curve, n_rollbacks, moments, *ends))
+        return fits
 
 
 def run(job: Job, watch: Watch = lambda record: None) -> list[Fit]:
@@ -150,30 +172,3 @@ def run(job: Job, watch: Watch = lambda record: None) -> list[Fit]:
         course = race(course, starts[1], watch)
     course.go(watch)
     return job.fits(course)
-
-
-def fits_of(candidate: Candidate, course: Course, copies: int, n_judges: float, n_judged: float) -> list[Fit]:
-    """The calibrated copies; the rest as in `Job`."""
-    trained, trainer, model = course.finish(), course.trainer, candidate.model
-    # The squared loss knows no sigma: without held-out rows it is that of the training rows.
-    alone = trainer.held_rows is None and isinstance(model.noise, FixedScale)
-    judges = trainer.train_rows if alone else trainer.held_rows
-    work, m = cast(candidate.state, trainer.rows.x), len(candidate.state.flat)
-    fits = []
-    for k in range(copies):
-        own = slice(k * m, (k + 1) * m)
-        fitted = work._replace(flat=trained.flat[own])
-        factor = candidate.state.log_factor
-        if judges is not None:
-            before = Judged(factor.mean(0), n_judged) if alone and n_judged else None
-            factor = calibrate(
-                model, fitted.flat, fitted.bank, fitted.waves, trainer.rows, judges[own], n_judges, before
-            )
-        back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
-        first, second, done = trained.optimizer
-        curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
-        n_rollbacks = int(trained.n_rollbacks[own].sum())
-        moments = first[own], second[own], done
-        ends = trained.n_steps, trained.dropped, trained.interrupted, n_judged + n_judges if alone else 0.0
-        fits.append(Fit(model, back, curve, n_rollbacks, moments, *ends))
-    return fits
