@@ -1,12 +1,15 @@
 """What a network of weights from noise keeps from fit to fit, and where its scores and displays find it."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import make_friedman1
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError, UnsetMetadataPassedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
@@ -107,6 +110,40 @@ def test_scorers_find_the_network(scorer):
     assert np.isfinite(cross_val_score(search, X, Y, cv=2, scoring=scorer)).all()
     tuned = HyperTrainingSearchCV(pipeline, scoring=scorer, max_iter=1).fit(X, Y)
     assert np.isfinite(tuned.best_score_)
+
+
+WEIGHTS = np.where(np.arange(len(Y)) % 4 == 0, 5.0, 0.1)
+
+
+@pytest.fixture(scope="module")
+def weighted_scores():
+    """Of the first of two folds, by hand."""
+    (train, test), _ = KFold(2).split(X)
+    model = regressor().fit(X[train], Y[train], sample_weight=WEIGHTS[train])
+    density = np.average(model.log_prob(X[test], Y[test]), weights=WEIGHTS[test])
+    return {"density": density, "crps": -np.average(model.crps(X[test], Y[test]), weights=WEIGHTS[test])}
+
+
+def test_weights_of_a_search_reach_its_scorers(weighted_scores):
+    scoring = {"density": log_prob_scorer, "crps": crps_scorer, "r2": "r2"}
+    search = GridSearchCV(regressor(), {"random_state": [0]}, scoring=scoring, refit="density", cv=KFold(2))
+    search.fit(X, Y, sample_weight=WEIGHTS)
+    for name, value in weighted_scores.items():
+        assert search.cv_results_[f"split0_test_{name}"] == pytest.approx(value)
+
+
+def test_routing_sends_weights_to_scorers_that_ask(weighted_scores):
+    run = partial(cross_val_score, X=X, y=Y, cv=KFold(2), params={"sample_weight": WEIGHTS})
+    with config_context(enable_metadata_routing=True):
+        model = regressor().set_fit_request(sample_weight=True)
+        weighted = run(model, scoring=log_prob_scorer.set_score_request(sample_weight=True))
+        plain = run(model, scoring=log_prob_scorer.set_score_request(sample_weight=False))
+        with pytest.raises(UnsetMetadataPassedError, match="log_prob_scorer"):
+            run(model, scoring=log_prob_scorer)
+    assert weighted[0] == pytest.approx(weighted_scores["density"])
+    assert (abs(weighted - plain) > 1e-6).all()
+    with pytest.raises(ValueError, match="sample_weight"):
+        log_prob_scorer.set_score_request(sample_weight=3)
 
 
 @pytest.mark.parametrize("scorer", [log_prob_scorer, crps_scorer])
