@@ -56,11 +56,12 @@ def test_a_type_checker_sees_every_public_name():
 
 
 def public_classes_and_functions():
-    """The public names; of a public submodule, what its __all__ lists."""
+    """The public names, of an object its class; of a public submodule, what its __all__ lists."""
     for name in skhyper.__all__:
         obj = getattr(skhyper, name)
         members = [getattr(obj, member) for member in getattr(obj, "__all__", ())] if inspect.ismodule(obj) else [obj]
-        yield from filter(callable, members)
+        for member in filter(callable, members):
+            yield member if inspect.isclass(member) or inspect.isroutine(member) else type(member)
 
 
 def documented_objects():

@@ -21,6 +21,7 @@ from torch.linalg import vector_norm
 
 from .decays import Decays, Hyper
 from .linear_systems import System
+from .saddles import Saddles
 
 MAX_STEPS = 300
 MAX_HALVINGS = 30
@@ -31,7 +32,6 @@ ROUNDING = 3e-14  # relative error of the objective, generously
 CURVATURE_ROUNDING = 1e-15  # relative error of X'CX, in units of its trace
 MAX_SADDLES = 5  # that a problem leaves,
 ASIDE = 1e-2  # by a step of this length beside the weights
-NEGATIVE = 1e-6  # curvature below this, relative to that with decays held fixed, is negative
 
 
 class Batch(NamedTuple):
@@ -81,8 +81,8 @@ class Descent:
         (batch, w, a, b, g) -> (X'CX + diag(a) - sum_g b_g w_g w_g')^-1 g, with a, b (B, n_groups), g (B, p, T).
     frozen : callable
         (batch, w) -> the ridge solution with the decays of w, which is always lower.
-    coupling : callable
-        (batch, w, a) -> W' A^-1 W with A = X'CX + diag(a) and W = one column w_g a decay, (B, n_groups, n_groups).
+    saddles : callable
+        (batch, w) -> which problems have negative curvature at w, and a direction of it for each of these.
     """
 
     system: System
@@ -90,38 +90,25 @@ class Descent:
     decays: Decays
     solve: Callable[[Batch, Tensor, Tensor, Tensor, Tensor], Tensor]
     frozen: Callable[[Batch, Tensor], Tensor]
-    coupling: Callable[[Batch, Tensor, Tensor], Tensor]
+    saddles: Callable[[Batch, Tensor], Saddles]
 
     def __call__(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
         """From w (B, p * T) to the minimisers."""
         w = self._descend(batch, w, tol)
         left = (batch.hyper.exponent < 1).nonzero()[:, 0]
-        for _ in range(MAX_SADDLES):
-            if not len(left):
-                break
+        for _ in range(MAX_SADDLES if len(left) else 0):
             saddles, beside = self._beside_saddles(batch.take(left), w[left])
             left = left[saddles]
+            if not len(left):
+                break
             w[left] = self._descend(batch.take(left), beside, tol)
         return w
 
     def _beside_saddles(self, batch: Batch, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Which problems have negative curvature at w, and lower points beside it for these.
-
-        With M = B^1/2 W'A^-1 W B^1/2 the Hessian A - W B W' has a negative curvature if M has an eigenvalue mu > 1: it
-        is mu (1 - mu) along A^-1 W B^1/2 e, e its eigenvector.
-        """
-        decays = self.decays
-        a = decays.log_decays(w, batch.hyper, batch.s2).exp()
-        root = decays.concavity(w, batch.hyper, batch.s2).sqrt()
-        m = root[:, :, None] * self.coupling(batch, w, a) * root[:, None, :]
-        eye = torch.eye(m.shape[-1], dtype=m.dtype)
-        saddles = (torch.linalg.cholesky_ex((1 + NEGATIVE) * eye - m).info > 0) & m.isfinite().all((-2, -1))
-        if not bool(saddles.any()):
-            return saddles, w[saddles]
-        batch, w, a = batch.take(saddles), w[saddles], a[saddles]
-        e = torch.linalg.eigh(m[saddles]).eigenvectors[..., -1]
-        d = self._solve(batch, w, a, torch.zeros_like(a), decays.spread(root[saddles] * e) * w)
-        d *= (ASIDE * vector_norm(w, dim=-1) / vector_norm(d, dim=-1))[:, None]
+        """Which problems have negative curvature at w, and lower points beside it for these."""
+        saddles, d = self.saddles(batch, w)
+        batch, w = batch.take(saddles), w[saddles]
+        d = d * (ASIDE * vector_norm(w, dim=-1) / vector_norm(d, dim=-1))[:, None]
         up = self._objective(batch, w + d) > self._objective(batch, w - d)
         return saddles, w + torch.where(up, -1.0, 1.0)[:, None] * d
 

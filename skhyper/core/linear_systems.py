@@ -7,6 +7,7 @@ sides are (B, p, T). The primal form factorises p x p matrices, the dual form n 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from .designs import DenseDesign, Design
 from .problem import Problem
+
+# r -> a solution.
+Solver = Callable[[Tensor], Tensor]
 
 # Batched matrices are factorised in parts of at most this many numbers.
 MAX_NUMBERS = 2**25
@@ -76,6 +80,19 @@ class System(ABC):
         parts = zip(*(t.split(self.capacity) for t in (fold, a, r)), strict=True)
         return torch.cat([self._solve(*part) for part in parts])
 
+    @abstractmethod
+    def factor_rows(self, fold: Tensor, a: Tensor, c: Tensor, w: Tensor) -> Solver:
+        """r -> (X'CX + D)^-1 r with a block a_j - c_j w_j w_j' of D for the row j of the coefficients.
+
+        a and c are (B, p), w (B, p, T), r (B, p, T, m), and so is the solution. The primal form has it for T = 1.
+        """
+
+    def solve_rows(self, fold: Tensor, a: Tensor, c: Tensor, w: Tensor, r: Tensor) -> Tensor:
+        """`factor_rows` at r."""
+        capacity = max(1, MAX_NUMBERS // (self.order**2 * w.shape[-1]))
+        parts = zip(*(t.split(capacity) for t in (fold, a, c, w, r)), strict=True)
+        return torch.cat([self.factor_rows(*given)(right) for *given, right in parts])
+
     def inverse(self, fold: Tensor, a: Tensor) -> Tensor:
         """(X'CX + diag a)^-1 itself: (B, p) -> (B, p, p)."""
         return self.solve(fold, a, torch.eye(a.shape[-1], dtype=a.dtype).expand(len(a), -1, -1))
@@ -108,7 +125,14 @@ class Primal(System):
     def _solve(self, fold: Tensor, a: Tensor, r: Tensor) -> Tensor:
         matrix = self.gram[fold]
         matrix.diagonal(dim1=-2, dim2=-1).add_(a)
-        return solve_symmetric(matrix, r)
+        return factor_symmetric(matrix)(r)
+
+    def factor_rows(self, fold: Tensor, a: Tensor, c: Tensor, w: Tensor) -> Solver:
+        """Of one output."""
+        matrix = self.gram[fold]
+        matrix.diagonal(dim1=-2, dim2=-1).add_(a - c * w[..., 0].square())
+        inverse = factor_symmetric(matrix)
+        return lambda r: inverse(r[..., 0, :])[..., None, :]
 
 
 @dataclass(frozen=True)
@@ -141,17 +165,50 @@ class Dual(System):
         scaled = z / a[:, None, :]
         kernel = scaled @ z.mT
         kernel.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        return (r - z.mT @ solve_symmetric(kernel, scaled @ r)) / a[..., None]
+        return (r - z.mT @ factor_symmetric(kernel)(scaled @ r)) / a[..., None]
+
+    def rows_pay(self, n_outputs: int) -> bool:
+        """Whether `solve_rows` of several outputs factorises less than a matrix of the number of columns."""
+        return self.rows.shape[-2] * n_outputs < self.rows.shape[-1]
+
+    def factor_rows(self, fold: Tensor, a: Tensor, c: Tensor, w: Tensor) -> Solver:
+        """One factorisation of the order n T."""
+        z, n_outputs = self.rows[fold], w.shape[-1]
+        a, w = a[..., None, None], w[..., None]
+        lift = c[..., None, None] / (a - c[..., None, None] * w.square().sum(2, keepdim=True))
+
+        def blocks(v: Tensor) -> Tensor:  # D^-1 v
+            return (v + lift * w * (w * v).sum(2, keepdim=True)) / a
+
+        plain = (z / a[:, None, :, 0, 0]) @ z.mT
+        plain.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        bent = (z[:, :, None] * w[..., 0].mT[:, None]).flatten(1, 2)  # Z w' of each row, (B, n T, p)
+        kernel = (bent * (lift / a)[:, None, :, 0, 0]) @ bent.mT
+        apart = kernel.view(*plain.shape[:2], n_outputs, -1, n_outputs)
+        apart.diagonal(dim1=2, dim2=4).add_(plain[..., None])
+        inner = factor_symmetric(kernel)
+
+        def solve(r: Tensor) -> Tensor:
+            first = blocks(r)
+            dual = inner((z @ first.flatten(2)).reshape(len(z), -1, first.shape[-1]))
+            return first - blocks((z.mT @ dual.reshape(*z.shape[:2], -1)).view_as(first))
+
+        return solve
 
 
-def solve_symmetric(matrix: Tensor, r: Tensor) -> Tensor:
-    """Cholesky for the whole batch, LU for the members that are not positive definite."""
+def factor_symmetric(matrix: Tensor) -> Solver:
+    """r -> matrix^-1 r: Cholesky for the whole batch, LU for the members that are not positive definite."""
     factor, info = torch.linalg.cholesky_ex(matrix)
-    solution = torch.cholesky_solve(r, factor)
     bad = info != 0
-    if bool(bad.any()):
-        solution[bad] = torch.linalg.solve_ex(matrix[bad], r[bad])[0]
-    return solution
+    indefinite = matrix[bad]
+
+    def solve(r: Tensor) -> Tensor:
+        solution = torch.cholesky_solve(r, factor)
+        if len(indefinite):
+            solution[bad] = torch.linalg.solve_ex(indefinite, r[bad])[0]
+        return solution
+
+    return solve
 
 
 def normal_equations(problem: Problem) -> tuple[System, Tensor, Moments]:

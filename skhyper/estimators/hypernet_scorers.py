@@ -70,7 +70,13 @@ class DistributionScorer:
         return asking
 
     def get_metadata_routing(self) -> MetadataRequest:
-        """Give what the scorer asks for, as scikit-learn's routing reads it."""
+        """Give what the scorer asks for, as scikit-learn's routing reads it.
+
+        Returns
+        -------
+        routing : MetadataRequest
+            The request for sample weights.
+        """
         request = MetadataRequest(owner=repr(self))
         request.score.add_request(param="sample_weight", alias=self._weighted)
         return request

@@ -13,11 +13,11 @@ import torch
 from sklearn.linear_model import Lasso, MultiTaskLasso, Ridge
 from squared import GRANULARITIES, hyper, problem, regression, tensor
 
-from skhyper.core import linear_systems
+from skhyper.core import linear_systems, saddles
 from skhyper.core.algorithms.base import hypergradient
 from skhyper.core.algorithms.closed_form import ClosedForm
 from skhyper.core.algorithms.implicit import Implicit
-from skhyper.core.descent import Descent
+from skhyper.core.descent import Batch, Descent
 from skhyper.core.designs import DenseDesign, SparseDesign
 from skhyper.core.linear_systems import Dual, Primal
 from skhyper.core.losses import Huber
@@ -319,6 +319,48 @@ def test_weights_below_q_of_1_are_at_a_minimum_and_at_no_saddle(shape, granulari
         assert distance(response, w, h, s2) < 1e-7
         curvatures = torch.linalg.eigvalsh(inner_hessians(response, w, h, s2))
         assert (curvatures[:, 0] > -1e-5 * prob.curvature()).all()
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_system_with_a_block_for_each_row_equals_its_dense_form(n_outputs):
+    """X'X + blocks a_j - c_j w_j w_j', also where it is indefinite."""
+    rng = np.random.default_rng(0)
+    z, w, r = (tensor(rng.standard_normal(size)) for size in ((2, 4, 15), (3, 15, n_outputs), (3, 15, n_outputs, 2)))
+    fold, a = torch.tensor([0, 1, 1]), tensor(rng.uniform(0.5, 1.5, (3, 15)))
+    for share in (0.5, 1.6):
+        c = share * tensor(rng.uniform(0, 1, (3, 15))) * a / w.square().sum(-1)
+        forms = [Dual(z)] if n_outputs > 1 else [Dual(z), Primal(z.mT @ z)]
+        for i, system in product(range(3), forms):
+            dense = torch.kron((z[fold[i]].T @ z[fold[i]]).contiguous(), torch.eye(n_outputs, dtype=torch.float64))
+            blocks = a[i, :, None, None] * torch.eye(n_outputs) - c[i, :, None, None] * w[i, :, :, None] * w[i, :, None]
+            expected = torch.linalg.solve(dense + torch.block_diag(*blocks), r[i].flatten(0, 1)).view_as(r[i])
+            torch.testing.assert_close(system.solve_rows(fold, a, c, w, r)[i], expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_saddles_of_many_far_rows_are_those_of_the_dense_form(shape, n_outputs, monkeypatch):
+    """With and without forming M, negative curvature is where the dense Hessian has it."""
+    response, p = ClosedForm().bind(problem(*regression(*SHAPES[shape], n_outputs), "feature", k=3)), SHAPES[shape][1]
+    eye, each = torch.eye(p).double(), torch.eye(n_outputs).double()
+    w = tensor(np.random.default_rng(0).standard_normal((9, p, n_outputs)))
+    w[::2, 2:] = 0.0
+    w = w.flatten(1)
+    batch = Batch(torch.arange(9) % 3, torch.ones(9).double(), hyper(np.repeat([-9.0, 4.0, 7.0], 3), np.full(9, 0.5)))
+    decays = response.problem.coefficient_decays
+    a = decays.spread(decays.log_decays(w, batch.hyper, batch.s2).exp())
+    b = decays.concavity(w, batch.hyper, batch.s2)
+    grams = response.system.matvec(torch.arange(3), eye.expand(3, -1, -1))
+    gram = torch.stack([torch.kron(own.contiguous(), each) for own in grams])[batch.fold]
+    columns = eye.repeat_interleave(n_outputs, 0) * w[..., None]
+    dense = gram + torch.diag_embed(a) - (columns * b[:, None]) @ columns.mT
+    expected = torch.linalg.eigvalsh(dense)[:, 0] < 0
+    assert 0 < int(expected.sum()) < 9
+    for most in (saddles.DENSE, 0):
+        monkeypatch.setattr(saddles, "DENSE", most)
+        found, down = response._saddles(batch, w)
+        assert found.tolist() == expected.tolist()
+        assert (torch.einsum("bi,bij,bj->b", down, dense[found], down) < 0).all()
 
 
 @pytest.mark.parametrize("intercept", [True, False])

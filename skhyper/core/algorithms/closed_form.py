@@ -14,11 +14,12 @@ from torch import Tensor
 from ..decays import Hyper
 from ..descent import VANISHED, Batch, Descent
 from ..iterative import IterativeResponse, iteration_pays
-from ..linear_systems import Moments, System, normal_equations
+from ..linear_systems import Dual, Moments, System, normal_equations
 from ..losses import SquaredError
 from ..moments import fold_moments
 from ..networks import Layers
 from ..problem import Problem
+from ..saddles import Saddles, negative, of_rows
 from .base import Algorithm, BestResponse
 
 MAX_STEPS = 100
@@ -97,6 +98,13 @@ class ClosedFormResponse(BestResponse):
     def _shared(self) -> bool:
         return self.problem.coefficient_decays.shared_by_outputs(self.rhs.shape[-1])
 
+    @cached_property
+    def _rows_apart(self) -> bool:
+        """Whether a decay is that of one row of coefficients, and such systems have a form of their own."""
+        decays, (p, n_outputs) = self.problem.coefficient_decays, self.rhs.shape[-2:]
+        own_rows = self._shared and decays.n_groups == p
+        return own_rows and isinstance(self.system, Dual) and self.system.rows_pay(n_outputs)
+
     def _join(self, coefficients: Tensor, intercepts: Tensor) -> Tensor:
         return self.problem.network.join(Layers(coefficients, intercepts, intercepts[..., :0]))
 
@@ -129,7 +137,7 @@ class ClosedFormResponse(BestResponse):
     def _reweight(self, batch: Batch, w: Tensor, tol: float) -> Tensor:
         """Rough: majorise-minimise, problems leave as they converge. Accurate: Newton's method."""
         if tol <= ROUGH_TOL:
-            solvers = self._solve_bent, self._frozen, self._coupling
+            solvers = self._solve_bent, self._frozen, self._saddles
             return Descent(self.system, self.rhs, self.problem.coefficient_decays, *solvers)(batch, w, tol)
         w = w.clone()
         active = torch.arange(len(w))
@@ -163,6 +171,9 @@ class ClosedFormResponse(BestResponse):
         if decays.single:
             return self.system.solve(batch.fold, self._as_matrix(decays.spread(a - b * decays.group_sums(w**2))), r)
         frozen = self._as_matrix(decays.spread(a))
+        if self._rows_apart:
+            rows, bends = w.unflatten(-1, self.rhs.shape[-2:]), self._as_matrix(decays.spread(b))
+            return self.system.solve_rows(batch.fold, frozen, bends, rows, r[..., None])[..., 0]
         u = self.system.solve(batch.fold, frozen, r)
         if not bool(b.any()):
             return u
@@ -171,6 +182,28 @@ class ClosedFormResponse(BestResponse):
         lift = torch.linalg.solve_ex(small, b * decays.group_sums(w * u.flatten(-2)))[0]
         column = (decays.spread(lift) * w).unflatten(-1, self.rhs.shape[-2:])
         return u + self.system.solve(batch.fold, frozen, column)
+
+    def _saddles(self, batch: Batch, w: Tensor) -> Saddles:
+        """Negative curvature of the inner problems at w."""
+        decays, (p, n_outputs) = self.problem.coefficient_decays, self.rhs.shape[-2:]
+        a = decays.log_decays(w, batch.hyper, batch.s2).exp()
+        b = decays.concavity(w, batch.hyper, batch.s2)
+        if decays.single:  # then outputs are problems of their own
+            apart = (decays.spread(v).unflatten(-1, (p, n_outputs)).mT.flatten(0, 1) for v in (a, b))
+            own = w.unflatten(-1, (p, n_outputs)).mT.flatten(0, 1)
+            found, d = of_rows(self.system, batch.fold.repeat_interleave(n_outputs), own[..., None], *apart)
+            down = torch.zeros_like(own).index_put_((found,), d[..., 0]).unflatten(0, (-1, n_outputs))
+            found = found.unflatten(0, (-1, n_outputs)).any(1)
+            return Saddles(found, down[found].mT.flatten(-2))
+        if self._rows_apart:
+            rows = (self._as_matrix(decays.spread(v)) for v in (a, b))
+            found, d = of_rows(self.system, batch.fold, w.unflatten(-1, (p, n_outputs)), *rows)
+            return Saddles(found, d.flatten(-2))
+        root = b.sqrt()
+        found, e = negative(root[:, :, None] * self._coupling(batch, w, a) * root[:, None, :])
+        column = (decays.spread(root[found] * e) * w[found]).unflatten(-1, (p, n_outputs))
+        frozen = self._as_matrix(decays.spread(a[found]))
+        return Saddles(found, self.system.solve(batch.fold[found], frozen, column).flatten(-2))
 
     def _coupling(self, batch: Batch, w: Tensor, a: Tensor) -> Tensor:
         """W' A^-1 W for decays a (B, n_groups): (B, n_groups, n_groups)."""
