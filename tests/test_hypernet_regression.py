@@ -91,6 +91,22 @@ def test_rows_set_aside_take_no_part_in_training():
     np.testing.assert_allclose(model.conformal_scores_[:, 0], np.sort(scores), rtol=1e-12)
 
 
+def test_conformal_intervals_cover_targets_on_their_bounds():
+    """Where many lie on a bound intervals end there, and not just beside it."""
+    covered = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((300, 1))
+        y = np.clip(x[:, 0] + 0.5 * rng.standard_normal(300), 0, 1)
+        model = regressor(bounds=(0, 1), conformal_fraction=0.3, max_iter=2).fit(x[:150], y[:150])
+        low, high = model.predict_interval(x[150:], 0.9).T
+        covered.append(np.mean((low <= y[150:]) & (y[150:] <= high)))
+    assert np.mean(covered) > 0.88
+    functions = np.array([function(x) for function in model.sample_functions(10)])
+    assert functions.min() >= 0
+    assert functions.max() <= 1
+
+
 def test_conformal_intervals_of_frames_targets_and_weights():
     frame = pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
     weights = np.r_[np.zeros(40), np.ones(120)]

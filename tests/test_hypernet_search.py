@@ -29,7 +29,7 @@ def regressor():
 
 def scanned(loss, start=0.0, bounds=BOUNDS):
     scan = AlphaScan(start, bounds)
-    while new := scan.propose():
+    while new := scan.propose(9):
         for log_alpha in new:
             scan.observe(log_alpha, loss(log_alpha))
     return scan
@@ -41,6 +41,15 @@ def test_a_scan_finds_the_decade_of_the_best_alpha_and_halves_it(lowest):
     assert abs(scan.best - lowest * DECADE) <= DECADE / 4 + 1e-12
     assert scan.stop_reason is StopReason.SCANNED
     assert len(scan.losses) <= 7 + 2 * 3
+
+
+def test_a_short_scan_tries_what_is_nearest():
+    scan = AlphaScan(0.0, BOUNDS)
+    assert scan.propose(1) == [0.0]
+    assert scan.propose(3) == [-DECADE, 0.0, DECADE]
+    for log_alpha in scan.propose(9):
+        scan.observe(log_alpha, -log_alpha)
+    assert scan.propose(1) == [3 * DECADE]
 
 
 def test_a_scan_ends_on_a_bound():

@@ -18,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from skhyper import HypernetClassifier, HypernetRegressor, HyperTrainingSearchCV, crps_scorer, log_prob_scorer
 from skhyper.core.noise.training import Trainer
-from skhyper.displays import CalibrationDisplay, PredictionIntervalDisplay
+from skhyper.displays import CalibrationDisplay, PredictionIntervalDisplay, WeightSpreadDisplay
 
 X, Y = make_friedman1(60, noise=1.0, random_state=0)
 LABELS = (np.median(Y) < Y).astype(int)
@@ -81,13 +81,46 @@ def test_one_more_row_does_not_decide_about_sigma():
     assert (after < 1.3 * expected).all()
 
 
+@pytest.mark.parametrize("n_estimators", [1, 2, 4])
+def test_call_after_call_sigma_stays_that_of_the_errors(n_estimators):
+    """The room that it makes for disagreement is made once, not again in every call."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 3))
+    y = x[:, 0] + 0.3 * rng.standard_normal(600)
+    model = regressor(noise_model="squared", n_estimators=n_estimators)
+    for start in (*range(0, 500, 20),) * 3:
+        model.partial_fit(x[start : start + 20], y[start : start + 20])
+    mean, std = model.predict(x[500:], return_std=True)
+    assert 0.7 < std.mean() / np.sqrt(np.mean((y[500:] - mean) ** 2)) < 1.5
+
+
+def test_training_goes_on_in_another_precision():
+    model = regressor().partial_fit(X, Y).set_params(dtype="float32").partial_fit(X, Y)
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_first_pass_needs_targets_that_vary():
+    with pytest.raises(ValueError, match="y must vary in the first call"):
+        regressor().partial_fit(X, np.zeros(60))
+    assert regressor().partial_fit(X, Y).partial_fit(X, np.zeros(60)).t_ > 0
+
+
 def test_rows_set_aside_are_forgotten_where_training_goes_on():
     model = regressor(conformal_fraction=0.3).fit(X, Y)
     model.set_params(conformal_fraction=None).partial_fit(X, Y)
     assert not hasattr(model, "conformal_scores_")
 
 
-@pytest.mark.parametrize("changed", [{"hidden_layer_sizes": (7,)}, {"n_estimators": 3}, {"n_samples": 4}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_layer_sizes": (7,)},
+        {"n_estimators": 3},
+        {"n_samples": 4},
+        {"n_frequencies": 4},
+        {"preprocessing": "standard"},
+    ],
+)
 def test_training_goes_on_with_the_networks_that_there_are(changed):
     model = regressor(warm_start=True).fit(X, Y).set_params(**changed)
     for go_on in (model.fit, model.partial_fit):
@@ -148,11 +181,24 @@ def test_routing_sends_weights_to_scorers_that_ask(weighted_scores):
 
 @pytest.mark.parametrize("scorer", [log_prob_scorer, crps_scorer])
 def test_scorers_say_where_there_is_no_density(scorer):
-    with pytest.raises(TypeError, match="Ridge must have a method"):
+    with pytest.raises(TypeError, match="Ridge must have"):
         scorer(Ridge().fit(X, Y), X, Y)
     scaled = TransformedTargetRegressor(regressor(), transformer=StandardScaler()).fit(X, Y)
     with pytest.raises(TypeError, match="in another unit"):
         scorer(scaled, X, Y)
+
+
+def test_displays_check_their_targets():
+    model = regressor().fit(X, Y)
+    for wrong, y in (("one row for each", Y[:50]), ("NaN", np.where(np.arange(60) == 3, np.nan, Y))):
+        with pytest.raises(ValueError, match=wrong):
+            PredictionIntervalDisplay.from_estimator(model, X, y)
+    pipeline = make_pipeline(StandardScaler(), model).fit(X, Y)
+    np.testing.assert_array_equal(WeightSpreadDisplay.from_estimator(pipeline).spread, model.weight_spread_curve_)
+    with pytest.raises(NotFittedError):
+        WeightSpreadDisplay.from_estimator(regressor())
+    with pytest.raises(TypeError, match="Ridge must have weight_spread_curve_"):
+        WeightSpreadDisplay.from_estimator(Ridge().fit(X, Y))
 
 
 def test_displays_find_the_network_and_take_a_column_for_one_target():

@@ -167,7 +167,7 @@ def transform_target(fitted: Any, y: Any) -> Any:
 
 
 def inner_with(fitted: Any, x: Any, method: str) -> tuple[Any, Any]:
-    """The estimator inside of pipelines and searches that has a method, and X as it sees it.
+    """The estimator inside of pipelines and searches that has a method or an attribute, and X, unless it is None, as it sees it.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def inner_with(fitted: Any, x: Any, method: str) -> tuple[Any, Any]:
     outer = fitted
     while not hasattr(fitted, method):
         if isinstance(fitted, Pipeline) and fitted.steps:
-            x = fitted[:-1].transform(x) if len(fitted.steps) > 1 else x
+            x = fitted[:-1].transform(x) if len(fitted.steps) > 1 and x is not None else x
             fitted = fitted.steps[-1][1]
         elif hasattr(fitted, "best_estimator_"):
             fitted = fitted.best_estimator_
@@ -187,7 +187,7 @@ def inner_with(fitted: Any, x: Any, method: str) -> tuple[Any, Any]:
                 "HypernetRegressor scales its target itself."
             )
         else:
-            raise TypeError(f"{type(outer).__name__} must have a method {method}, or end in an estimator that has it.")
+            raise TypeError(f"{type(outer).__name__} must have {method}, or end in an estimator that has it.")
     return fitted, x
 
 

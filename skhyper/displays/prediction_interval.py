@@ -80,7 +80,8 @@ class PredictionIntervalDisplay:
             Drawn.
         """
         check_is_fitted(estimator)
-        y, (inner, seen) = column_or_1d(y), inner_with(estimator, X, "predict_interval")
+        inner, seen = inner_with(estimator, X, "predict_interval")
+        y = inner._check_targets(seen, column_or_1d(y)).numpy()[:, 0]
         mean, interval = inner.predict(seen).ravel(), inner.predict_interval(seen, coverage=coverage).reshape(-1, 2)
         rows = np.asarray(X)
         if rows.shape[1] == 1:

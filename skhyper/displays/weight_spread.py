@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ..adapters.unwrap import inner_with
 from .axes import get_axes
 
 
@@ -44,7 +45,7 @@ class WeightSpreadDisplay:
         Parameters
         ----------
         estimator : HypernetRegressor or HypernetClassifier
-            Fitted.
+            Fitted; it may be the last step of a pipeline, or found by a search.
         ax : matplotlib Axes, default=None
             Where to draw; new ones if None.
 
@@ -53,8 +54,9 @@ class WeightSpreadDisplay:
         display : WeightSpreadDisplay
             Drawn.
         """
-        check_is_fitted(estimator, "weight_spread_curve_")
-        return cls(estimator.weight_spread_curve_).plot(ax=ax)
+        check_is_fitted(estimator)
+        inner, _ = inner_with(estimator, None, "weight_spread_curve_")
+        return cls(inner.weight_spread_curve_).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> "WeightSpreadDisplay":
         """Draw.

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..boundary import to_numpy, torch_session
 from ..core.noise.predictive import entropy_parts
+from ..core.noise.state import State
 from .hypernet import BaseHypernet, Uncertainty
 
 
@@ -107,9 +107,8 @@ class PredictsProbabilities(BaseHypernet, ABC):
         self, X: ArrayLike, reduce: Callable[[torch.Tensor], torch.Tensor], n_samples: int | None = None
     ) -> list[NDArray[np.float64]]:
         """What `reduce` makes of each block's probabilities, (M, S, rows, C)."""
-        blocks = []
-        for _, outputs, state in self._outputs(X, n_samples):
-            with torch_session(), torch.no_grad():
-                probabilities = torch.softmax(outputs * torch.exp(-state.log_factor), -1)
-                blocks.append(to_numpy(reduce(probabilities)))
-        return blocks
+
+        def of_outputs(part: slice, outputs: torch.Tensor, state: State) -> torch.Tensor:
+            return reduce(torch.softmax(outputs * torch.exp(-state.log_factor), -1))
+
+        return self._collect_blocks(X, of_outputs, n_samples)

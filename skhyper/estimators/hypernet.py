@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,11 +12,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..boundary import refuse_unreadable, to_tensor, torch_session
+from ..boundary import refuse_unreadable, to_numpy, to_tensor, torch_session
+from ..core.noise.calibration import Judged
 from ..core.noise.likelihood import NoiseModel
 from ..core.noise.objective import Model
 from ..core.noise.predictor import Predictor, members_waves
@@ -37,8 +38,8 @@ from .hypernet_options import (
 from .hypernet_rows import Encoded, ReadsRows
 from .hypernet_state import dump_state, load_state, to_arrays, to_tensors
 
-# Numbers in one block of outputs.
-MAX_OUTPUTS = 2**23
+# Numbers in one block of outputs, and the multiplications that take as long as what is done with each of them.
+MAX_OUTPUTS, REDUCTION = 2**23, 30.0
 
 
 class Uncertainty(NamedTuple):
@@ -103,12 +104,17 @@ class BaseHypernet(ReadsRows, ABC):
     def _target_scaling(self, data: Data) -> Scaling:
         """The scaling of targets."""
 
+    def _check_first_pass(self, data: Data) -> None:
+        """Whether the scaling that the first rows give can serve all that follow."""
+
     def _predictor(self, n_samples: int | None) -> tuple[Predictor, State]:
         """The fitted members with the first `n_samples` of each one's noise bank."""
         state = load_state(self._state)
         size = state.bank.shape[1]
-        if n_samples is not None and not 1 <= n_samples <= size and self._model.network.generator.stochastic:
-            raise ValueError(f"n_samples must be in [1, {size}], the draws made at fit, got {n_samples}.")
+        if n_samples is not None:
+            check_scalar(n_samples, "n_samples", Integral, min_val=1)
+            if n_samples > size and self._model.network.generator.stochastic:
+                raise ValueError(f"n_samples must be in [1, {size}], the draws made at fit, got {n_samples}.")
         return Predictor(self._model, state.flat, state.bank[:, : n_samples or size], state.waves), state
 
     def _check_members(self) -> int:
@@ -135,7 +141,7 @@ class BaseHypernet(ReadsRows, ABC):
         waves = members_waves(state.waves, member)
         z = to_tensor(noise)[None, None].to(state.flat.dtype)
         predictor = Predictor(self._model, state.flat[member : member + 1], z, waves)
-        with torch_session(), torch.no_grad():
+        with torch_session(predictor.work(len(x))), torch.no_grad():
             return predictor.outputs(state.inputs(to_tensor(x)).to(state.flat.dtype))[0, 0].double()
 
     def _rows(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -144,6 +150,16 @@ class BaseHypernet(ReadsRows, ABC):
         refuse_unreadable(X=X)
         return validate_data(self, X, dtype=np.float64, reset=False)
 
+    def _collect_blocks(
+        self, X: ArrayLike, reduce: Callable[[slice, torch.Tensor, State], torch.Tensor], n_samples: int | None = None
+    ) -> list[NDArray[np.float64]]:
+        """What `reduce` makes of the outputs of each block of rows, (M, S, rows, O)."""
+        blocks = []
+        for part, outputs, state in self._outputs(X, n_samples):
+            with torch_session(REDUCTION * outputs.numel()), torch.no_grad():
+                blocks.append(to_numpy(reduce(part, outputs, state)))
+        return blocks
+
     def _outputs(self, X: ArrayLike, n_samples: int | None = None) -> Iterator[tuple[slice, torch.Tensor, State]]:
         """Blocks of rows and their outputs, (M, S, rows, O) in float64."""
         x = self._rows(X)
@@ -151,7 +167,7 @@ class BaseHypernet(ReadsRows, ABC):
         size = max(1, MAX_OUTPUTS // (predictor.bank[..., 0].numel() * self._model.network.n_outputs))
         for start in range(0, len(x), size):
             part = slice(start, min(start + size, len(x)))
-            with torch_session(), torch.no_grad():
+            with torch_session(predictor.work(part.stop - part.start)), torch.no_grad():
                 rows = state.inputs(to_tensor(x[part])).to(state.flat.dtype)
                 outputs = predictor.outputs(rows).double()
             yield part, outputs, state
@@ -204,6 +220,8 @@ class BaseHypernet(ReadsRows, ABC):
             raise ValueError("partial_fit holds out no rows; set early_stopping='auto' or False, got True.")
         again = hasattr(self, "_state")
         encoded = self._encode(X, y, sample_weight, None, None, reset=not again)
+        if not again:
+            self._check_first_pass(encoded.data)
         settings = resolve_settings(self, encoded.small, len(encoded.data.x), one_pass=True)
         self._fit(encoded, settings, Holding(), again, keep_optimizer=True)
         return self
@@ -257,7 +275,7 @@ class BaseHypernet(ReadsRows, ABC):
             self._like(),
             splitter=self._splitter(generator, again),
             optimizer=to_tensors(getattr(self, "_optimizer", None)) if keep_optimizer else None,
-            n_judged=self._n_judged if again and keep_optimizer else 0.0,
+            before=Judged(*to_tensors(self._judged)) if again and keep_optimizer and self._judged else None,
         )
 
     def _begin(
@@ -274,7 +292,7 @@ class BaseHypernet(ReadsRows, ABC):
         own = Data(*(values[: len(data.x) - encoded.n_given] for values in data))
         noise, targets = self._noise_model(data.y.shape[1]), self._target_scaling(own)
         chooses = bool(holding.share or holding.n_given) and not encoded.small and settings.decay_from < 1
-        self.t_ = 0
+        self.t_, self._inputs_asked = 0, [self.preprocessing, self.n_frequencies]
         candidates = []
         for k, inputs in enumerate(resolve_inputs(self, own, chooses)):
             model = Model(resolve_network(self, inputs.n_columns, noise), noise)
@@ -288,10 +306,14 @@ class BaseHypernet(ReadsRows, ABC):
         noise, sizes = self._noise_model(n_targets), np.shape(self._state["bank"])[:2]
         asked = Model(resolve_network(self, self._model.network.n_features, noise), noise)
         draws = self.n_samples if asked.network.generator.stochastic else 1
-        if asked != self._model or sizes != (self.n_estimators, draws):
+        preprocessing, frequencies = self._inputs_asked
+        kept = self.n_frequencies in ("auto", frequencies, self.n_frequencies_)  # "auto": as they are
+        same_inputs = kept and preprocessing == self.preprocessing
+        if asked != self._model or sizes != (self.n_estimators, draws) or not same_inputs:
             raise ValueError(
                 "partial_fit and warm_start go on with the networks of the first fit, but a parameter that shapes them "
-                "(layers, generator, noise, n_estimators, n_samples) has been changed; put it back or fit a clone."
+                "(layers, generator, noise, n_estimators, n_samples) or their inputs (preprocessing, n_frequencies) "
+                "has been changed; put it back or fit a clone."
             )
 
     def _splitter(self, generator: torch.Generator, again: bool) -> torch.Generator:
@@ -310,7 +332,7 @@ class BaseHypernet(ReadsRows, ABC):
     def _store(self, fit: Fit, settings: Settings, n: int, again: bool, keep_optimizer: bool) -> None:
         self._model, self._state = fit.model, dump_state(fit.state)
         self.n_frequencies_ = len(fit.state.inputs.frequencies)
-        self._n_judged = fit.n_judged
+        self._judged = to_arrays(fit.judged)
         vars(self).pop("_optimizer", None)
         if keep_optimizer:
             self._optimizer = to_arrays(fit.optimizer)

@@ -218,6 +218,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        return torch.zeros(1, device=name).cpu().new_empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f'device must be "auto" or a device of this machine, got {name!r}.') from error

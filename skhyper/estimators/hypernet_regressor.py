@@ -405,7 +405,7 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
 
     @all_or_nothing
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Go once through some rows; the first call also fixes the scaling of X and y.
+        """Go once through some rows; the first call also fixes the scaling of X and y, and y must vary in it.
 
         Parameters
         ----------
@@ -425,6 +425,13 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         self._refuse_conformal(True, "partial_fit, which trains on all rows it is given")
         vars(self).pop("conformal_scores_", None)  # the rows set aside may be among these
         return self._partial_fit(X, y, sample_weight)
+
+    def _check_first_pass(self, data: Data) -> None:
+        if bool((data.y.amax(0) == data.y.amin(0)).any()):
+            raise ValueError(
+                "y must vary in the first call of partial_fit, which fixes its scaling, got a constant target; pass "
+                "more rows, or call fit on some of them first."
+            )
 
     def _noise_model(self, n_targets: int) -> NoiseModel:
         return NOISE_MODELS[self.noise_model](n_targets)

@@ -3,12 +3,13 @@
 from abc import ABC
 from collections.abc import Callable
 from copy import copy
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 
 from ..boundary import refuse_unreadable, to_numpy, to_tensor, torch_session
@@ -102,7 +103,7 @@ class PredictsDistributions(BaseHypernet, ABC):
             Lower and upper ends.
         """
         check_is_fitted(self)
-        if not 0 < coverage < 1:
+        if not isinstance(coverage, Real) or not 0 < coverage < 1:
             raise ValueError(f"coverage must lie in the open interval (0, 1), got {coverage!r}.")
         level = self._interval_level(coverage)
         ends = 0.5 - level / 2, 0.5 + level / 2
@@ -180,8 +181,9 @@ class PredictsDistributions(BaseHypernet, ABC):
         y : ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_targets, n_samples)
             Observations, noise included.
         """
-        random = check_random_state(random_state)
         check_is_fitted(self)
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        random = check_random_state(random_state)
         level = to_tensor(random.uniform(size=n_samples))
         noise = to_tensor(random.standard_normal((n_samples, _num_samples(X), self._n_targets)))
         return self._collect(X, lambda law, part: law.draw(level, noise[:, part]).movedim(0, -1))
@@ -199,9 +201,11 @@ class PredictsDistributions(BaseHypernet, ABC):
         Returns
         -------
         functions : list of callables
-            From X to values without observation noise, of shape (n_samples,) or (n_samples, n_targets).
+            From X to values without observation noise, of shape (n_samples,) or (n_samples, n_targets); of bounded
+            targets those between the bounds that are nearest.
         """
         check_is_fitted(self)
+        check_scalar(n, "n", Integral, min_val=1)
         random = check_random_state(random_state)
         n_members = len(self._state["flat"])
         model = copy(self)  # later fits leave it alone
@@ -265,7 +269,7 @@ class PredictsDistributions(BaseHypernet, ABC):
         """Means alone, which need no outputs of single draws."""
         x = self._rows(X)
         predictor, state = self._predictor(n_samples)
-        with torch_session():
+        with torch_session(predictor.work(len(x))):
             rows = state.inputs(to_tensor(x)).to(state.flat.dtype)
             mean = predictor.mean(rows, self._n_targets).double()
             values = to_numpy(mean / state.y_scaling.factor + state.y_scaling.center)
@@ -279,11 +283,11 @@ class PredictsDistributions(BaseHypernet, ABC):
         flat: bool = False,
     ) -> NDArray[np.float64]:
         """What `reduce` makes of each block of rows, (rows, T, ...), put together."""
-        blocks = []
-        for part, outputs, state in self._outputs(X, n_samples):
-            with torch_session(), torch.no_grad():
-                blocks.append(to_numpy(reduce(self._law(outputs, state), part)))
-        values = np.concatenate(blocks)
+
+        def of_outputs(part: slice, outputs: torch.Tensor, state: State) -> torch.Tensor:
+            return reduce(self._law(outputs, state), part)
+
+        values = np.concatenate(self._collect_blocks(X, of_outputs, n_samples))
         return values[:, 0] if flat or self._vector else values
 
 
@@ -299,4 +303,5 @@ class MemberFunction:
         outputs = model._one_function(X, self.member, self.noise)[:, : model._n_targets]
         scaling = load_state(model._state).y_scaling
         values = to_numpy(outputs / scaling.factor + scaling.center)
+        values = values if model._bounds is None else np.clip(values, *model._bounds)
         return values[:, 0] if model._vector else values

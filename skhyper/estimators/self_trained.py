@@ -70,7 +70,7 @@ def scan(search: Any, job: Any, budget: Budget, watch: Any) -> Scanned:
     n_trained, seconds, reason = 0, 0.0, StopReason.MAX_ITER
     try:
         while len(points.losses) < budget.max_iter:
-            log_alphas = points.propose()[: budget.max_iter - len(points.losses)]
+            log_alphas = points.propose(budget.max_iter - len(points.losses))
             if not log_alphas:
                 reason = points.stop_reason
                 break

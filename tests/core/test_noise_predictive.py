@@ -51,6 +51,17 @@ def test_quantiles_are_roots_of_the_distribution(mixture, q):
         assert found[row, 0] == pytest.approx(root, rel=1e-7, abs=1e-9)
 
 
+@pytest.mark.parametrize("q", [1e-4, 0.3, 0.95])
+def test_rows_that_take_long_do_not_move_the_others(q):
+    """Values are those of the row alone, whichever others are there."""
+    spread = torch.linspace(0, 3, 40, dtype=torch.float64)
+    many = Mixture(spread.exp()[None, :, None] * normal(5, 1, 1), 0.01 + normal(5, 40, 1, seed=1).abs())
+    together = many.quantile(q)
+    alone = torch.cat([many.take(torch.tensor([row])).quantile(q) for row in range(40)])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(many.cdf(together), torch.full((40, 1), q, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
 def test_quantiles_between_far_components():
     """The density is next to zero in the gap, where Newton's steps lead out of the bracket."""
     mixture = Mixture(torch.tensor([-100.0, 100.0]).double().reshape(2, 1, 1), torch.full((2, 1, 1), 1e-3).double())

@@ -210,6 +210,33 @@ def test_members_hold_out_the_share_that_was_asked_for(share):
         assert sorted(own + out) == list(range(60))
 
 
+def test_a_value_as_far_out_as_numbers_go_is_clipped():
+    x = normal(50, 1)
+    scaling = robust_scaling(x, torch.ones(50, dtype=torch.float64))
+    ends = scaling(torch.tensor([[1e160], [-1.7e308], [torch.finfo(torch.float64).max]], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([[3.0], [-3.0], [3.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("share", "n_held"), [(0.002, 4), (0.004, 8), (0.0001, 1), (0.997, 1992)])
+def test_next_to_none_and_next_to_all_can_be_held_out(share, n_held):
+    _, held = hold_out(2, share, normal(2000), torch.zeros(2000, dtype=torch.bool), seeded())
+    assert held.shape[1] == n_held
+
+
+@pytest.mark.parametrize(("share", "n_held"), [(0.05, 6), (0.1, 12), (0.25, 30), (0.9, 108)])
+def test_every_member_holds_out_its_share_of_few_copies(share, n_held):
+    data = Data(normal(4, 1), normal(4, 1, seed=1), torch.full((4,), 30.0).double())
+    for seed in range(20):
+        rows, _, held, _ = hold_out_copies(3, share, data, torch.zeros(4, dtype=torch.bool), seeded(seed))
+        assert rows.weight[held].sum(1).tolist() == [n_held] * 3
+
+
+def test_weights_of_any_size_are_dealt_out():
+    data = Data(normal(4, 1), normal(4, 1, seed=1), torch.full((4,), 1e12).double())
+    rows, _, held, _ = hold_out_copies(2, 0.25, data, torch.zeros(4, dtype=torch.bool), seeded())
+    torch.testing.assert_close(rows.weight[held].sum(1), torch.full((2,), 1e12).double(), rtol=1e-6, atol=0)
+
+
 def test_copies_of_rows_are_dealt_out():
     """Members have all weight between them; each trains on about three quarters of every row that has many copies."""
     weight = torch.tensor([400.0, 1.0, 80.5, 7.0, 0.25]).double()
@@ -502,12 +529,12 @@ def test_sigma_leaves_room_for_the_members_disagreement(gap):
     data = Rows(normal(400, 3), y, torch.ones(400, dtype=torch.float64))
     held = torch.arange(400).expand(2, -1)
     model, flat, bank = constant_members([-gap, gap])
-    c = float(calibrate(model, flat, bank, None, data, held, 400.0).mean())
+    c = float(calibrate(model, flat, bank, None, data, held, 400.0).log_factor.mean())
     residuals = torch.cat([y - gap, y + gap]).square().mean()
     alone = float(residuals) if gap < 1 else np.exp(2 * 3.0)  # log factors end at 3
     left = alone - gap**2 if gap < 1 else alone * 0.25
     assert np.exp(2 * c) == pytest.approx(left, rel=0.01 if gap < 1 else 0.2)
-    one = calibrate(model, flat[:1], bank[:1], None, data, held[:1], 400.0)
+    one = calibrate(model, flat[:1], bank[:1], None, data, held[:1], 400.0).log_factor
     own = float((y + gap).square().mean()) if gap < 1 else alone
     assert np.exp(2 * float(one.mean())) == pytest.approx(own, rel=0.01 if gap < 1 else 0.2)
 
@@ -521,12 +548,12 @@ def test_draws_take_the_factor_from_its_uncertainty(together):
     held = torch.arange(30).expand(2, 30) if together else torch.arange(60).reshape(2, 30)
     n_rows = weight[:30].sum() ** 2 / weight[:30].square().sum() if together else weight.sum() ** 2 / (weight @ weight)
     assert effective(weight[held.unique()]) == pytest.approx(float(n_rows))
-    factors = calibrate(model, flat, normal(2, 16, 3), None, data, held, float(n_rows))
+    factors = calibrate(model, flat, normal(2, 16, 3), None, data, held, float(n_rows)).log_factor
     moved = factors - factors.mean(0)
     torch.testing.assert_close(moved.square().mean(0), (4 / n_rows).expand(2))
     assert torch.equal(factors[::2], factors[1::2])
     assert len(factors[:, 0].unique()) == 8
-    alone = calibrate(model, flat, normal(2, 1, 3), None, data, held, float(n_rows))
+    alone = calibrate(model, flat, normal(2, 1, 3), None, data, held, float(n_rows)).log_factor
     assert alone.shape == (1, 2)
 
 

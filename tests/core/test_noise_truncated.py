@@ -56,6 +56,17 @@ def test_moments_and_quantiles_are_those_of_the_density(mixture):
             assert cdf(quantile[row, target].item()) == pytest.approx(0.3, abs=1e-9)
 
 
+def test_levels_of_0_and_1_are_the_bounds(mixture):
+    law = bounded(mixture)
+    for level, ends in ((0.0, LOW), (1.0, HIGH)):
+        end = torch.tensor(ends, dtype=torch.float64).expand(4, 2)
+        assert torch.equal(law.quantile(level), end)
+        assert torch.equal(law.cdf(end), torch.full((4, 2), level, dtype=torch.float64))
+    several = law.quantile(torch.tensor([0.0, 0.5], dtype=torch.float64))
+    assert torch.equal(several[:, 0], torch.zeros(4, dtype=torch.float64))
+    assert torch.equal(several[:, 1], law.quantile(0.5)[:, 1])
+
+
 def test_the_joint_density_integrates_to_one(mixture):
     nodes, weights = np.polynomial.legendre.leggauss(60)
     low, high = torch.tensor([0.0, -1.0]).double(), torch.tensor([1.5, 1.0]).double()

@@ -30,8 +30,15 @@ class AlphaScan:
     losses: dict[float, float] = field(default_factory=dict)
     refined: bool = False
 
-    def propose(self) -> list[float]:
-        """The next log-alphas, ascending; none when the best one lies between others, or on a bound."""
+    def propose(self, most: int) -> list[float]:
+        """The next log-alphas, ascending; none when the best one lies between others, or on a bound.
+
+        Of more than `most` those that are nearest to the best one, or to the start.
+        """
+        centre = self.best if self.losses else self.start
+        return sorted(sorted(self._further(), key=lambda value: abs(value - centre))[:most])
+
+    def _further(self) -> list[float]:
         if not self.losses:
             return self._new([self.start + k * DECADE for k in range(-REACH, REACH + 1)])
         low, high, best = min(self.losses), max(self.losses), self.best

@@ -89,10 +89,17 @@ def _finite(log_p: Tensor) -> Tensor:
 
 
 class Judged(NamedTuple):
-    """What earlier rows said of the log factor, (T,), and how many they were."""
+    """What rows say of the log factor, (T,), before it makes room for disagreement, and how many they are."""
 
     factor: Tensor
     n_rows: float
+
+
+class Calibration(NamedTuple):
+    """Log factors of sigma of the bank, (S, T), or one log temperature, (1, 1), of labels; and where they are from."""
+
+    log_factor: Tensor
+    judged: Judged
 
 
 @torch.no_grad()
@@ -105,8 +112,8 @@ def calibrate(
     held: Tensor,
     n_rows: float,
     before: Judged | None = None,
-) -> Tensor:
-    """By held-out rows (M, n_val): log factors of sigma of the bank, (S, T); one log temperature, (1, 1), of labels.
+) -> Calibration:
+    """By held-out rows (M, n_val).
 
     `n_rows` is how many somebody holds out. Mean squares of residuals are pooled with those of `before`, which count
     as at most `MEMORY` rows.
@@ -116,20 +123,22 @@ def calibrate(
     weight = rows.weight[held]
     factor = fit_factor(noise, parts, outputs, rows.y[held], weight).factor
     if not isinstance(noise, Homoscedastic):
-        return factor[None]
+        return Calibration(factor[None], Judged(factor, n_rows))
     if before is not None:
         old = min(before.n_rows, MEMORY)
         squares = n_rows * torch.exp(2 * factor) + old * torch.exp(2 * before.factor)
         n_rows = n_rows + old
         factor = 0.5 * torch.log(squares / n_rows)
+    judged = Judged(factor, n_rows)
     moved = UNCERTAINTY / sqrt(n_rows) * normal_levels(bank.shape[1])[:, None]
     if len(held) == 1:
-        return factor + moved
+        return Calibration(factor + moved, judged)
     log_sigma = noise.log_sigma(parts, outputs)
     variance = torch.exp(2 * (log_sigma + factor.to(log_sigma)))
     variance = variance.expand(*outputs.shape[:-1], noise.n_targets).mean(1)
     share = _mean(disagreement(model, flat, bank, waves, rows, held), weight) / _mean(variance, weight)
-    return factor + 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu() + moved
+    room = 0.5 * torch.log((1 - share).clamp_min(LEAST)).double().cpu()
+    return Calibration(factor + room + moved, judged)
 
 
 def normal_levels(n_draws: int) -> Tensor:

@@ -5,13 +5,16 @@ from enum import Enum
 from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .rows import Data
 
-# Rows are dealt to at most so many folds.
+# Rows are dealt to at most so many folds, unless next to none or next to all are held out.
 MOST_FOLDS = 100
+# Copies that are dealt one by one; of more they are dealt in packs.
+MOST_COPIES = 10**8
 
 
 class Dealing(Enum):
@@ -60,7 +63,10 @@ def members_folds(n_members: int, share: float, n_free: int) -> tuple[Tensor, in
     A member's folds follow those of the member before.
     """
     ratio = Fraction(share).limit_denominator(max(2, min(MOST_FOLDS, n_free)))
-    own, n_folds = max(1, min(ratio.numerator, ratio.denominator - 1)), max(2, ratio.denominator)
+    own, n_folds = ratio.numerator, ratio.denominator
+    if n_folds == 1:  # next to nothing, or next to everything
+        n_folds = max(2, min(n_free, round(1 / min(share, 1 - share))))
+        own = 1 if share < 0.5 else n_folds - 1
     return torch.arange(n_members * own).reshape(n_members, own) % n_folds, n_folds
 
 
@@ -104,13 +110,15 @@ def hold_out_copies(n_members: int, share: float, data: Data, keep: Tensor, gene
     Each member has all distinct rows twice, with the weight that it trains on and the weight that it holds out. What a
     weight has beyond a whole number is trained on, and so is one copy of the rows to keep.
     """
-    left = (data.weight.floor() - keep.to(data.weight)).clamp_min(0.0)
-    own, n_folds = members_folds(n_members, share, len(left))
+    unit = max(1.0, float(data.weight.sum()) / MOST_COPIES)
+    left = ((data.weight / unit).floor() - keep.to(data.weight)).clamp_min(0.0).long().numpy()
+    own, n_folds = members_folds(n_members, share, int(left.sum()))
+    random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     folds = []
-    for k in range(n_folds):
-        folds.append(torch.binomial(left, torch.full_like(left, 1 / (n_folds - k)), generator=generator))
+    for k in range(n_folds):  # all of one size: none is empty
+        folds.append(random.multivariate_hypergeometric(left, left.sum() // (n_folds - k), method="marginals"))
         left = left - folds[-1]
-    dealt = torch.stack(folds)  # (n_folds, n)
+    dealt = unit * torch.from_numpy(np.stack(folds)).to(data.weight)  # (n_folds, n)
     held = dealt[own].sum(1)
     weight = torch.stack([data.weight - held, held], 1)  # (M, 2, n)
     numbers = torch.arange(weight.numel()).reshape(weight.shape)

@@ -38,6 +38,7 @@ class Walk:
     def begin(cls, start: Tensor, layout: Layout, optimizer: tuple[Tensor, Tensor, int] | None) -> "Walk":
         """At `start`, with moments of an earlier run or none."""
         first, second, done = optimizer or (torch.zeros_like(start), torch.zeros_like(start), 0)
+        first, second = first.to(start), second.to(start)
         m = len(start)
         losses, factor = start.new_full((m,), torch.inf), start.new_ones(m, 1)
         flat = start.clone()

@@ -19,8 +19,9 @@ SQRT_2, SQRT_2PI = sqrt(2.0), sqrt(2 * pi)
 # Numbers in the largest array of differences between components.
 MAX_PAIRS = 2**23
 QUANTILE_STEPS = 100
-# Of a quantile, relative to the narrowest component.
-QUANTILE_TOL = 1e-14
+# Of a quantile, relative to the narrowest component; and relative error of its level that rounding leaves.
+QUANTILE_TOL, CDF_ROUNDING = 1e-14, 2e-15
+TINY = torch.finfo(torch.float64).tiny
 # Points of the grid of log factors, parabolas after it, and how much closer together the points of each are.
 N_GRID, N_PARABOLAS, CLOSER = 13, 3, 4.0
 
@@ -57,6 +58,14 @@ class Distribution(ABC):
         """Values between which the quantiles of levels q (T,) lie, and how narrow the narrowest component is."""
 
     @abstractmethod
+    def take(self, rows: Tensor) -> "Distribution":
+        """Of some of the rows."""
+
+    @abstractmethod
+    def support(self) -> tuple[Tensor, Tensor]:
+        """The values beyond which there are none, (T,) or (): quantiles of the levels 0 and 1."""
+
+    @abstractmethod
     def crps(self, y: Tensor) -> Tensor:
         """Continuous ranked probability score E|Y - y| - E|Y - Y'| / 2, (n, T)."""
 
@@ -74,24 +83,33 @@ class Distribution(ABC):
         weight, mean, variance = self.components()
         return (weight * (variance + (mean - (weight * mean).sum(0)).square())).sum(0)
 
-    def quantile(self, q: float | Tensor) -> Tensor:
-        """The solution of cdf(y) = q, (n, T): Newton's steps, kept inside a bracket that bisection narrows."""
+    def quantile(self, q: float | Tensor, tol: float = QUANTILE_TOL) -> Tensor:
+        """The solution of cdf(y) = q, (n, T): Newton's steps, kept inside a bracket that bisection narrows.
+
+        Of the levels 0 and 1 it is an end of the support.
+        """
         q = torch.as_tensor(q, dtype=torch.float64)
         low, high, width = self.bracket(q)
-        tol = QUANTILE_TOL * width
-        y = (low + high) / 2
-        done = torch.zeros_like(y, dtype=torch.bool)  # rows wait where they have arrived: none moves another
+        law, y, part = self, (low + high) / 2, (low + high) / 2
+        rows, close = torch.arange(len(y)), tol * width
+        done = torch.zeros_like(y, dtype=torch.bool)  # values wait where they have arrived: none moves another
         for _ in range(QUANTILE_STEPS):
-            excess = self.cdf(y) - q
-            low, high = torch.where(excess < 0, y, low), torch.where(excess > 0, y, high)
-            step = y - excess / self.density(y).clamp_min(torch.finfo(y.dtype).tiny)
+            excess = law.cdf(part) - q
+            low, high = torch.where(excess < 0, part, low), torch.where(excess > 0, part, high)
+            step = part - excess / law.density(part).clamp_min(TINY)
             inside = (step > low) & (step < high)
-            new = torch.where((excess == 0) | done, y, torch.where(inside, step, (low + high) / 2))
-            moved, y = (new - y).abs(), new
-            done = done | (moved <= tol + 1e-15 * y.abs())
-            if bool(done.all()):
+            done = done | (excess.abs() <= CDF_ROUNDING * q)
+            new = torch.where(done, part, torch.where(inside, step, (low + high) / 2))
+            done = done | ((new - part).abs() <= close + 1e-15 * new.abs())
+            y[rows] = part = new
+            left = (~done.all(1)).nonzero()[:, 0]
+            if not len(left):
                 break
-        return y
+            if 2 * len(left) <= len(rows):
+                law, rows, part, done = law.take(left), rows[left], part[left], done[left]
+                low, high, close = low[left], high[left], close[left]
+        least, most = self.support()
+        return torch.where(q <= 0, least, torch.where(q >= 1, most, y))
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,14 @@ class Mixture(Distribution):
 
     mean: Tensor  # (D, n, T)
     std: Tensor  # (D, n, T)
+
+    def take(self, rows: Tensor) -> "Mixture":
+        """Of some of the rows."""
+        return Mixture(self.mean[:, rows], self.std[:, rows])
+
+    def support(self) -> tuple[Tensor, Tensor]:
+        """All numbers."""
+        return self.mean.new_tensor(-torch.inf), self.mean.new_tensor(torch.inf)
 
     def components(self) -> Components:
         """All weigh the same."""

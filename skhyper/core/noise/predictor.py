@@ -70,6 +70,12 @@ class Predictor:
                 total[rows] += s * prior[:, :n_outputs]
         return total / (m * s)
 
+    def work(self, n: int) -> float:
+        """Multiplications for n rows, at most."""
+        shared, layers = self.model.network.lowest_noisy, self.model.network.layers
+        sizes = [shape.n_in * shape.n_out for _, shape, _ in layers]
+        return float(n * len(self.bank) * (sum(sizes[:shared]) + self.bank.shape[1] * sum(sizes[shared:])))
+
     @property
     def fused(self) -> int:
         """Draws that share the product of the first layer."""

@@ -30,7 +30,7 @@ class Fit(NamedTuple):
     n_steps: int
     dropped: bool  # whether the noise was
     interrupted: bool
-    n_judged: float  # training rows that the factor of sigma was fitted to
+    judged: Judged | None  # what training rows say of sigma, if it is they that it is fitted to
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Job:
         Of what is held out; the same one as `generator` where an earlier run has not fixed it.
     optimizer : moments and number of steps, or None
         Where an earlier run ended.
-    n_judged : float
-        Rows that the state's factor of sigma was fitted to, if training rows are what it is fitted to.
+    before : Judged or None
+        What the rows of earlier runs said of sigma, if training rows are what it is fitted to.
     """
 
     candidates: Sequence[Candidate]
@@ -108,7 +108,7 @@ class Job:
     like: Tensor
     splitter: torch.Generator
     optimizer: tuple[Tensor, Tensor, int] | None = None
-    n_judged: float = 0.0
+    before: Judged | None = None
 
     @cached_property
     def rows(self) -> MembersRows:
@@ -143,23 +143,21 @@ class Job:
         # The squared loss knows no sigma: without held-out rows it is that of the training rows.
         alone = trainer.held_rows is None and isinstance(model.noise, FixedScale)
         judges = trainer.train_rows if alone else trainer.held_rows
-        before = Judged(chosen.state.log_factor.mean(0), self.n_judged) if alone and self.n_judged else None
-        by = self.rows.n_judges, before
-        n_judged = self.n_judged + self.rows.n_judges if alone else 0.0
         work, m = cast(chosen.state, trainer.rows.x), len(chosen.state.flat)
         fits = []
         for k in range(len(self.alphas)):
             own = slice(k * m, (k + 1) * m)
             fitted = work._replace(flat=trained.flat[own])
-            factor = chosen.state.log_factor
+            factor, judged = chosen.state.log_factor, None
             if judges is not None:
-                factor = calibrate(model, fitted.flat, fitted.bank, fitted.waves, trainer.rows, judges[own], *by)
+                by = self.rows.n_judges, self.before if alone else None
+                factor, judged = calibrate(model, *fitted[:3], trainer.rows, judges[own], *by)
             back = cast(fitted, torch.empty(0, dtype=torch.float64))._replace(log_factor=factor)
             first, second, done = trained.optimizer
             curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
             n_rollbacks = int(trained.n_rollbacks[own].sum())
             moments = first[own], second[own], done
-            ends = trained.n_steps, trained.dropped, trained.interrupted, n_judged
+            ends = trained.n_steps, trained.dropped, trained.interrupted, judged if alone else None
             fits.append(Fit(model, back, curve, n_rollbacks, moments, *ends))
         return fits
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 CLIP = 3.0
 CONSTANT = 1e-6
+FURTHEST = 1e100  # beyond it squares overflow
 
 
 class Scaling(NamedTuple):
@@ -24,7 +25,10 @@ class Scaling(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled values."""
         t = (x - self.center) * self.factor
-        return t if self.clip == torch.inf else t / torch.sqrt(1 + (t / self.clip) ** 2)
+        if self.clip == torch.inf:
+            return t
+        t = t.clamp(-FURTHEST, FURTHEST)
+        return t / torch.sqrt(1 + (t / self.clip) ** 2)
 
 
 def weighted_quantile(x: Tensor, weight: Tensor, q: float) -> Tensor:

@@ -23,6 +23,7 @@ from .predictive import Components, Distribution, Mixture
 # Levels of the quantiles between which the score is integrated, by Gauss and Legendre's rule with so many nodes.
 LEVELS = (1e-7, 1e-4, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1 - 1e-4, 1 - 1e-7)
 NODES = 16
+KNOT_TOL = 1e-3  # of these quantiles, relative to the narrowest component
 # Standard deviations beyond which a component is taken for zero.
 REACH = 40.0
 # Distance of the bound beyond which a component counts as far outside, and beyond which its tail is an exponential one;
@@ -57,6 +58,14 @@ class Truncated(Distribution):
         """Of the components, (D, n, 1)."""
         return torch.log_softmax(self.log_mass.sum(-1, keepdim=True), 0)
 
+    def take(self, rows: Tensor) -> "Truncated":
+        """Of some of the rows."""
+        return Truncated(self.mixture.take(rows), self.low, self.high)
+
+    def support(self) -> tuple[Tensor, Tensor]:
+        """The bounds."""
+        return self.low, self.high
+
     def components(self) -> Components:
         """Moments of truncated Gaussians."""
         mean, std = self.mixture.mean, self.mixture.std
@@ -76,11 +85,11 @@ class Truncated(Distribution):
         return Components(self.log_weight.exp(), centre, std.square() * shrink)
 
     def cdf(self, y: Tensor) -> Tensor:
-        """P(Y <= y), (n, T)."""
-        y = y.clamp(self.low, self.high)
-        t = (y - self.mixture.mean) / self.mixture.std
+        """P(Y <= y), (n, T); 0 and 1 at the bounds exactly."""
+        t = (y.clamp(self.low, self.high) - self.mixture.mean) / self.mixture.std
         below = log_between(self.ends[0], t)
-        return torch.exp(self.log_weight + below - self.log_mass).sum(0).clamp(0.0, 1.0)
+        p = torch.exp(self.log_weight + below - self.log_mass).sum(0).clamp(0.0, 1.0)
+        return torch.where(y >= self.high, 1.0, p)
 
     def density(self, y: Tensor) -> Tensor:
         """p(y), (n, T); zero outside the bounds."""
@@ -106,7 +115,7 @@ class Truncated(Distribution):
 
     def crps(self, y: Tensor) -> Tensor:
         """The integral of (F(u) - 1{u >= y})^2 between quantiles and y."""
-        knots = torch.stack([self.quantile(level) for level in LEVELS] + [y]).sort(0).values
+        knots = torch.stack([self.quantile(level, KNOT_TOL) for level in LEVELS] + [y]).sort(0).values
         nodes, weights = np.polynomial.legendre.leggauss(NODES)
         total = torch.zeros_like(y)
         for left, right in pairwise(knots):
