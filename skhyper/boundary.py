@@ -165,13 +165,21 @@ def check_splits(splits: Sequence[tuple[ArrayLike, ArrayLike]], n_rows: int) -> 
     Raises
     ------
     ValueError
-        If there is no fold, or a fold has no training or no validation rows, or an index is out of range.
+        If there is no fold, or a fold has no training or no validation rows, or what it has are neither row numbers in
+        range nor masks of all rows.
     """
     checked = []
     for k, pair in enumerate(splits):
         parts = []
         for part, rows in zip(("training", "validation"), pair, strict=True):
             index = np.asarray(rows)
+            if index.ndim != 1 or (len(index) and index.dtype.kind not in "iub"):
+                raise ValueError(
+                    f"cv must give row numbers or masks; the {part} rows of fold {k} have dtype {index.dtype} and "
+                    f"shape {index.shape}."
+                )
+            if index.dtype == bool and len(index) != n_rows:
+                raise ValueError(f"cv gives a mask of {len(index)} rows for fold {k} but X has {n_rows} rows.")
             index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
             if not len(index):
                 raise ValueError(f"cv must give every fold rows; fold {k} has no {part} rows.")

@@ -136,6 +136,10 @@ SETTINGS = {
     "bounds not positive": ({"alpha_bounds": (0.0, 1.0)}, "alpha_bounds must be"),
     "bounds infinite": ({"alpha_bounds": (1.0, np.inf)}, "alpha_bounds must be"),
     "three bounds": ({"alpha_bounds": (1.0, 2.0, 3.0)}, "alpha_bounds must be two"),
+    "nested bounds": ({"alpha_bounds": [[1.0, 2.0]]}, r"alpha_bounds must be two .* got \[\[1\.0, 2\.0\]\]"),
+    "nested exponents": ({"exponent": [[1.0]]}, r"exponent must hold values in \[0\.5, 2\], got \[\[1\.0\]\]"),
+    "exponents of text": ({"exponent": ["a"]}, "exponent must hold values in"),
+    "nested shrinkage": ({"shrinkage": [[1.0]]}, "shrinkage must hold positive numbers"),
     "groups too short": ({"decay_groups": [0, 1]}, r"decay_groups must hold one group for each of the 4 features"),
     "groups unknown": ({"decay_groups": {"a": 0}}, "decay_groups must have one entry"),
     "groups of weights": (

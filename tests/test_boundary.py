@@ -146,6 +146,10 @@ def test_splits_may_be_masks_and_count_from_the_end():
         ([], "at least one fold"),
         ([([0], [1]), ([0, 1], [])], "fold 1 has no validation rows"),
         ([([], [1])], "fold 0 has no training rows"),
+        ([(np.array([True, False]), [1])], "a mask of 2 rows for fold 0 but X has 3 rows"),
+        ([([0.9], [1])], "training rows of fold 0 have dtype float64"),
+        ([([0], ["1"])], "validation rows of fold 0 have dtype"),
+        ([([[0]], [1])], r"shape \(1, 1\)"),
         ([([0], [5])], r"indices in \[5, 5\] but X has 3 rows"),
     ],
 )

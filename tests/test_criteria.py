@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 from scipy.optimize import minimize_scalar
 from sklearn.base import clone
+from sklearn.datasets import make_regression
 from sklearn.linear_model import BayesianRidge, Ridge, RidgeCV
 from sklearn.model_selection import KFold, cross_val_score
 
@@ -202,3 +203,9 @@ def test_a_fitted_model_survives_clone_and_weights(criterion):
     model = HyperTrainedRidge(criterion=criterion)
     first = model.fit(X, y, sample_weight=np.ones(len(y))).coef_
     np.testing.assert_allclose(clone(model).fit(X, y).coef_, first, rtol=1e-9)
+
+
+def test_one_weight_for_all_rows_is_that_weight_of_each():
+    x, y = make_regression(40, 3, noise=5.0, random_state=0)
+    one, each = (HyperTrainedRidge().fit(x, y, sample_weight=weight) for weight in (2.0, np.full(40, 2.0)))
+    np.testing.assert_array_equal(one.coef_, each.coef_)

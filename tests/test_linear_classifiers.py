@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import LeaveOneGroupOut
+from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 
 from skhyper.estimators.logistic import HyperTrainedLogisticRegression
 from skhyper.estimators.ridge_classifier import HyperTrainedRidgeClassifier
@@ -61,6 +61,35 @@ def test_balanced_weights_are_read_off_all_rows(cls, model):
     np.testing.assert_allclose(balanced.coef_, given.coef_)
     plain = cls("global", cv=3).fit(X[few], Y[few])
     assert np.abs(plain.coef_ - balanced.coef_).max() > 1e-3
+
+
+@pytest.mark.parametrize(("cls", "model"), CASES)
+def test_the_guard_reads_balanced_weights_off_its_training_rows(cls, model):
+    few, folds = np.r_[0:50, 50:70, 100:110], StratifiedKFold(3)
+    x, y = X[few], Y[few]
+    ours = cls("global", cv=folds, class_weight="balanced", guard_cv=folds).fit(x, y)
+    by_hand = [
+        cls("global", cv=folds, class_weight="balanced").fit(x[train], y[train]).score(x[test], y[test])
+        for train, test in folds.split(x, y)
+    ]
+    np.testing.assert_allclose(ours.guard_scores_, by_hand)
+    assert ours.best_estimator_.class_weight == "balanced"
+
+
+def test_several_labels_for_a_row():
+    x, labels = make_multilabel_classification(100, 8, n_classes=3, random_state=0)
+    ours = HyperTrainedRidgeClassifier(cv=3).fit(x, labels)
+    search = HyperTrainingSearchCV(RidgeClassifier(), cv=3).fit(x, labels)
+    np.testing.assert_array_equal(ours.predict(x), search.predict(x))
+    assert ours.score(x, labels) == search.score(x, labels) > 0.4
+    with pytest.raises(ValueError, match="1d array"):
+        HyperTrainedLogisticRegression(cv=3).fit(x, labels)
+
+
+@pytest.mark.parametrize(("cls", "model"), CASES)
+def test_missing_labels_are_named(cls, model):
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        cls(class_weight="balanced").fit(X, np.where(np.arange(150) == 3, np.nan, Y))
 
 
 @pytest.mark.parametrize(("cls", "model"), CASES)

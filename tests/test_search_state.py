@@ -23,6 +23,7 @@ from sklearn.svm import LinearSVC
 from skhyper import HyperTrainedRidge, HyperTrainingSearchCV
 from skhyper.core.loop import Journal
 from skhyper.core.losses import TweedieLog
+from skhyper.core.result import StopReason
 from skhyper.displays import BestResponseDisplay
 
 X, Y = make_regression(100, 6, n_informative=3, noise=10.0, random_state=0)
@@ -82,6 +83,31 @@ def test_the_curve_of_a_wide_problem_is_that_of_all_folds():
     for alpha in np.geomspace(low, high, 4):
         folds = -cross_val_score(Ridge(alpha), x, y, cv=KFold(10), scoring="neg_mean_squared_error")
         assert 2 * search.validation_curve([alpha])[0] == pytest.approx(folds.mean(), rel=0.02)
+
+
+def test_the_curve_of_few_points_is_that_of_the_fits_between_them():
+    x, y = make_regression(80, 6, n_informative=3, noise=20, random_state=0)
+    search = HyperTrainingSearchCV(Ridge(), granularity="global").fit(x, y)
+    for alpha in np.geomspace(0.1, 100, 13):
+        folds = -cross_val_score(Ridge(alpha), x, y, cv=KFold(5), scoring="neg_mean_squared_error")
+        assert 2 * search.validation_curve([alpha])[0] == pytest.approx(folds.mean(), rel=0.1)
+
+
+def test_a_plain_pipeline_of_a_familys_far_alpha_fits():
+    """The family's own alpha may lie on a bound while its decays do not: the pipeline's has their size."""
+    x, y = make_regression(60, 6, n_informative=3, noise=20, random_state=0)
+    search = HyperTrainingSearchCV(PoissonRegressor(max_iter=10_000, tol=1e-10), exponent=1.0).fit(x, np.abs(y))
+    decays = np.array(list(search.alphas_.values()))
+    assert search.best_params_["alpha"] > 1e3 * decays.min()
+    plain = search.refit_estimator()
+    assert plain[-1].alpha == pytest.approx(decays.min())
+    np.testing.assert_allclose(plain.fit(x, np.abs(y)).predict(x), search.predict(x), rtol=1e-4)
+
+
+def test_the_alpha_of_a_family_ends_between_those_that_were_scanned():
+    x, y = make_regression(80, 6, n_informative=3, noise=20, random_state=0)
+    search = HyperTrainingSearchCV(Ridge(), exponent=0.5).fit(x, y)
+    assert search.stop_reason_ == StopReason.SCANNED.value
 
 
 @pytest.mark.parametrize("exponent", [2, 1.0])

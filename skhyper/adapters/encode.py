@@ -172,8 +172,8 @@ def _absent(y: NDArray[Any], weights: Array, classes: NDArray[Any], k: int) -> N
     present = np.isin(classes, y[weights > 0])
     if present.sum() < 2:
         raise ValueError(
-            f"The training rows of fold {k} of cv must hold at least 2 classes with positive sample_weight, got "
-            f"{classes[present].tolist()}."
+            f"The training rows of fold {k} of cv must hold at least 2 classes with positive sample_weight and "
+            f"class_weight, got {classes[present].tolist()}."
         )
     return classes[~present]
 

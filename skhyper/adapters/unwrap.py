@@ -167,7 +167,7 @@ def transform_target(fitted: Any, y: Any) -> Any:
 
 
 def inner_with(fitted: Any, x: Any, method: str) -> tuple[Any, Any]:
-    """The estimator inside of pipelines and searches that has a method or an attribute, and X, unless it is None, as it sees it.
+    """The estimator inside of pipelines and searches that has a method or an attribute, and X, if given, as it sees it.
 
     Raises
     ------

@@ -177,6 +177,8 @@ class _Procedure:
             proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, lowest.curvature)
             ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
         for name, end in ends.items():
+            if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
+                end.stop_reason = StopReason.SCANNED
             self._keep(name, end, 2)
 
     def _descend_family(self) -> None:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from ..adapters.registry import adapter_for
 from ..core.problem import Problem
@@ -95,7 +95,7 @@ class HyperTrainedLinear(BaseEstimator, ABC):
     }
 
     @abstractmethod
-    def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
+    def _search(self, y: Any) -> HyperTrainingSearchCV:
         """The search that fits this model to targets y."""
 
     @all_or_nothing
@@ -111,7 +111,7 @@ class HyperTrainedLinear(BaseEstimator, ABC):
             Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or float, default=None
             Weights of the rows, in training and in the loss of held-out rows.
         groups : array-like of shape (n_samples,), default=None
             Handed to the splitter.
@@ -122,9 +122,11 @@ class HyperTrainedLinear(BaseEstimator, ABC):
             Fitted.
         """
         forget(self)
+        if isinstance(sample_weight, Real):
+            sample_weight = np.full(_num_samples(X), sample_weight)
         given = {"sample_weight": sample_weight, "groups": groups}
         with config_context(enable_metadata_routing=False):
-            search = self._search(y, sample_weight)
+            search = self._search(y)
             search.fit(X, y, **{name: value for name, value in given.items() if value is not None})
         for name in LEARNT:
             setattr(self, name, getattr(search, name))

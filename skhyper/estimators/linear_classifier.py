@@ -4,13 +4,33 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model._base import LinearClassifierMixin
 from sklearn.utils._param_validation import StrOptions
 
 from ..adapters.class_weights import class_weights
+from ..adapters.task import make_target
 from ..boundary import GRANULARITIES
+from .job import Job
 from .linear import SHARED, HyperTrainedLinear
 from .search import HyperTrainingSearchCV
+
+
+class BalancedSearch(HyperTrainingSearchCV):
+    """A search whose folds share the weights of classes: "balanced" is read off all rows that fit is given.
+
+    The guard's reruns are given, and read, their training rows alone.
+    """
+
+    def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
+        job = super()._check(X, y, params)
+        labels = np.asarray(job.y)
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if self.estimator.class_weight != "balanced" or labels.ndim != 1:
+            return job
+        classes = np.unique(labels)
+        weights = dict(zip(classes, class_weights("balanced", classes, labels, job.sample_weight), strict=True))
+        return job._replace(target=make_target(clone(self.estimator).set_params(class_weight=weights), y))
 
 
 class HyperTrainedLinearClassifier(LinearClassifierMixin, HyperTrainedLinear):
@@ -60,24 +80,13 @@ class HyperTrainedLinearClassifier(LinearClassifierMixin, HyperTrainedLinear):
         self.verbose = verbose
 
     @abstractmethod
-    def _model(self, class_weight: Any) -> Any:
+    def _model(self) -> Any:
         """The scikit-learn estimator whose decay is tuned."""
 
-    def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
-        return HyperTrainingSearchCV(
-            self._model(self._weights_of_all_rows(y, sample_weight)),
-            **{name: getattr(self, name) for name in (*SHARED, "exponent", "shrinkage", "scoring")},
-        )
-
-    def _weights_of_all_rows(self, y: Any, sample_weight: Any) -> Any:
-        """`class_weight`, with "balanced" read off all rows, the same for every fold."""
-        labels = np.asarray(y)
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-        if self.class_weight != "balanced" or labels.ndim != 1:
-            return self.class_weight
-        classes = np.unique(labels)
-        return dict(zip(classes, class_weights("balanced", classes, labels, sample_weight), strict=True))
+    def _search(self, y: Any) -> HyperTrainingSearchCV:
+        names = (*SHARED, "exponent", "shrinkage", "scoring")
+        return BalancedSearch(self._model(), **{name: getattr(self, name) for name in names})
 
     def _keep(self, search: HyperTrainingSearchCV) -> None:
-        self.best_estimator_ = search.best_estimator_
+        self.best_estimator_ = search.best_estimator_.set_params(class_weight=self.class_weight)
         self.classes_ = search.classes_

@@ -38,13 +38,15 @@ class HyperTrainedLogisticRegression(HyperTrainedLinearClassifier):
     fit_intercept : bool, default=True
         Whether to fit intercepts; they carry no decay.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as LogisticRegression's.
+        Weights of the classes, as LogisticRegressionCV's: "balanced" is by all rows, the same for every fold of `cv`;
+        folds of the guard are by their training rows.
     scoring : str, callable or None, default=None
         Scores the rows of `cv_results_`; None is accuracy.
     max_iter : int, default=200
         Most hypergradient steps of a stage.
     tol : float, default=1e-6
-        Hypergradient at which a stage ends.
+        Hypergradient at which a stage ends. Where alphas of an exponent are scanned, its own is the vertex of a
+        parabola, whatever the tolerance.
     time_limit : float or None, default=None
         Seconds after which the best model so far is kept.
     n_jobs : int or None, default=None
@@ -86,8 +88,8 @@ class HyperTrainedLogisticRegression(HyperTrainedLinearClassifier):
     True
     """
 
-    def _model(self, class_weight: Any) -> Any:
-        return LogisticRegression(fit_intercept=self.fit_intercept, class_weight=class_weight)
+    def _model(self) -> Any:
+        return LogisticRegression(fit_intercept=self.fit_intercept, class_weight=self.class_weight)
 
     @property
     def C_(self) -> Any:

@@ -1,11 +1,10 @@
 """`granularity`, `exponent`, `shrinkage` and `alpha_bounds` -> the core's plan."""
 
 import math
-from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..adapters.losses import OfPredictions
 from ..boundary import GRANULARITIES
@@ -45,7 +44,7 @@ def check_bounds(alpha_bounds: Any) -> tuple[float, float]:
     ValueError
         If the bounds are not two positive numbers in ascending order.
     """
-    bounds = np.asarray(alpha_bounds, dtype=np.float64).ravel()
+    bounds = _as_array(alpha_bounds)
     if bounds.shape != (2,) or not np.isfinite(bounds).all() or not 0 < bounds[0] < bounds[1]:
         raise ValueError(
             f"alpha_bounds must be two finite numbers (low, high) with 0 < low < high, got {alpha_bounds!r}."
@@ -63,8 +62,8 @@ def check_exponents(exponent: Any) -> tuple[float, ...] | None:
     """
     if isinstance(exponent, str):
         return None
-    values = sorted({float(q) for q in _as_values(exponent)}, reverse=True)
-    if not values or not all(LOWEST_EXPONENT <= q <= 2 for q in values):
+    values = sorted(set(_as_array(exponent).ravel().tolist()), reverse=True)
+    if np.ndim(exponent) > 1 or not values or not all(LOWEST_EXPONENT <= q <= 2 for q in values):
         raise ValueError(f"exponent must hold values in [{LOWEST_EXPONENT}, 2], got {exponent!r}.")
     return tuple(q for q in values if q < 2)
 
@@ -79,14 +78,18 @@ def check_shrinkage(shrinkage: Any) -> tuple[float, ...]:
     """
     if shrinkage is None or isinstance(shrinkage, str):
         return ()
-    values = sorted({float(tau) for tau in _as_values(shrinkage)})
-    if not values or not all(tau > 0 for tau in values):
+    values = sorted(set(_as_array(shrinkage).ravel().tolist()))
+    if np.ndim(shrinkage) > 1 or not values or not all(tau > 0 for tau in values):
         raise ValueError(f"shrinkage must hold positive numbers, got {shrinkage!r}.")
     return tuple(values)
 
 
-def _as_values(value: Any) -> Iterable[float]:
-    return [value] if isinstance(value, Real) else list(value)
+def _as_array(value: Any) -> NDArray[np.float64]:
+    """Numbers as they are shaped; nan for what is none."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
 
 
 def n_real_groups(decays: Decays) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.registry import adapter_for
@@ -63,8 +64,17 @@ def check_alphas(alphas: Any, bounds: tuple[float, float]) -> Array:
 
 
 def interpolate(curve: tuple[Array, Array], log_alpha: Array) -> Array:
-    """The outer loss between the points of a curve, linear in log alpha; its end beyond its ends."""
-    return np.interp(log_alpha, *curve)
+    """The outer loss between the points of a curve: its logarithm, where it has one, by monotone cubics in log alpha.
+
+    Beyond its ends it is that of the end.
+    """
+    points, losses = curve
+    if len(points) < 2:
+        return np.interp(log_alpha, points, losses)
+    inside = np.clip(log_alpha, points[0], points[-1])
+    if losses.min() <= 0:
+        return np.asarray(PchipInterpolator(points, losses)(inside))
+    return np.exp(PchipInterpolator(points, np.log(losses))(inside))
 
 
 def moved_estimator(fitted: Any, moved: Any, shift: float) -> Any:

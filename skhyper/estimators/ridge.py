@@ -73,7 +73,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     max_iter : int, default=200
         Most evaluations of the hypergradient in one stage.
     tol : float, default=1e-6
-        Tolerance of the hypergradient of the log validation loss with respect to log alpha.
+        Tolerance of the hypergradient of the log validation loss with respect to log alpha. Below q = 2 alpha is the
+        vertex of a parabola through scanned ones, whatever the tolerance.
     time_limit : float or None, default=None
         Seconds after which the search ends with the best so far.
     n_jobs : int or None, default=None
@@ -237,7 +238,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _search(self, y: Any, sample_weight: Any) -> HyperTrainingSearchCV:
+    def _search(self, y: Any) -> HyperTrainingSearchCV:
         check_criterion(self.criterion, self.exponent, self.shrinkage)
         analytic = self.criterion != "cv"
         averaged = self.average_exponents and isinstance(self.exponent, str) and self.scoring is None

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 from sklearn.linear_model import RidgeClassifier
+from sklearn.utils.validation import check_is_fitted
 
 from .linear_classifier import HyperTrainedLinearClassifier
 
@@ -10,7 +12,7 @@ from .linear_classifier import HyperTrainedLinearClassifier
 class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
     """Ridge classifier that tunes its own decays by hypergradients.
 
-    Minimises, with targets y in {-1, 1} (one-vs-rest for more than two classes),
+    Minimises, with targets y in {-1, 1} (one-vs-rest for more than two classes, one for each of several labels),
 
         sum_i s_i (f(x_i) - y_i)^2 + sum_j alpha_j w_j^2
 
@@ -37,13 +39,15 @@ class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
     fit_intercept : bool, default=True
         Whether to fit intercepts; they carry no decay.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as RidgeClassifier's; but "balanced" counts sample weights as repetitions of rows.
+        Weights of the classes, as RidgeClassifierCV's; but "balanced" counts sample weights as repetitions of rows. It
+        is by all rows, the same for every fold of `cv`; folds of the guard are by their training rows.
     scoring : str, callable or None, default=None
         Scores the rows of `cv_results_`; None is accuracy.
     max_iter : int, default=200
         Most hypergradient steps of a stage.
     tol : float, default=1e-6
-        Hypergradient at which a stage ends.
+        Hypergradient at which a stage ends. Where alphas of an exponent are scanned, its own is the vertex of a
+        parabola, whatever the tolerance.
     time_limit : float or None, default=None
         Seconds after which the best model so far is kept.
     n_jobs : int or None, default=None
@@ -83,5 +87,29 @@ class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
     True
     """
 
-    def _model(self, class_weight: Any) -> Any:
-        return RidgeClassifier(fit_intercept=self.fit_intercept, class_weight=class_weight)
+    def _model(self) -> Any:
+        return RidgeClassifier(fit_intercept=self.fit_intercept, class_weight=self.class_weight)
+
+    def predict(self, X: Any) -> Any:
+        """Predict labels, or indicators of several labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            As `fit` was given them.
+        """
+        check_is_fitted(self)
+        binarizer = self.best_estimator_._label_binarizer
+        if not binarizer.y_type_.startswith("multilabel"):
+            return super().predict(X)
+        return binarizer.inverse_transform(np.where(self.decision_function(X) > 0, 1, -1))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -122,7 +122,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Most hypergradient steps of a stage, or alphas of a scan. The length of a neural network's training follows from
         its own max_iter.
     tol : float, default=1e-6
-        Hypergradient at which a stage ends, in units of the log of a squared loss or of the loss itself.
+        Hypergradient at which a stage ends, in units of the log of a squared loss or of the loss itself. Where alphas
+        of an exponent are scanned, its own is the vertex of a parabola, whatever the tolerance.
     time_limit : float or None, default=None
         Seconds after which the best model so far is kept; a batch of alphas that is being trained is finished first.
     n_jobs : int or None, default=None
@@ -146,7 +147,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         The user's own class with the tuned weights, fitted on all rows.
     best_params_ : dict
         The global equivalent, with nested names: for granularity="global" fitting the estimator with it gives
-        `best_estimator_`; finer decays are in `alphas_` and in `refit_estimator()`.
+        `best_estimator_`. Of a family it is its alpha, which may be far from the decays themselves: these are in
+        `alphas_` and in `refit_estimator()`.
     best_score_, best_index_, cv_results_, scorer_, n_splits_, refit_time_, multimetric_
         As GridSearchCV's; a row of `cv_results_` is a stage of the search, row 0 the tuned global alpha.
     classes_, n_features_in_, feature_names_in_
