@@ -7,6 +7,7 @@ Folds share hyperparameters, never weights. A fold sees its training rows throug
 rows are copied; a row of weight zero in both does not exist for it.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -21,6 +22,10 @@ from .losses import Loss
 from .main_network import MainNetwork
 from .networks import LinearNetwork
 from .recipe import Recipe
+
+# Alpha over the mean eigenvalue of wide data from which ridge regression has shrunk all weights.
+SHRUNK = 10.0
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,22 @@ class Problem(Folds):
         if self.network.intercept:
             squares = squares - self.design.column_sums(self.train) ** 2 / total
         return float(squares.mean())
+
+    @property
+    def wide(self) -> bool:
+        """Whether every fold has more columns than training rows."""
+        return self.design.n_columns > int((self.train > 0).sum(-1).max())
+
+    def shrunk(self, log_alpha: Tensor) -> Tensor:
+        """How far log alpha lies above where ridge regression on wide data has shrunk all weights; 0 below it.
+
+        There they are inversely proportional to alpha: it is `SHRUNK` times the mean of the eigenvalues but zeros.
+        """
+        if not self.wide:
+            return torch.zeros_like(log_alpha)
+        n_rows = float((self.train > 0).sum(-1).double().mean())
+        eigenvalue = self.curvature() * self.design.n_columns / n_rows
+        return (log_alpha - math.log(SHRUNK * max(eigenvalue, TINY))).clamp(min=0.0)
 
     def take_output(self, t: int) -> Self:
         """The problem of one output under one decay."""

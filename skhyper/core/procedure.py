@@ -4,6 +4,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -30,6 +31,8 @@ DEAR_STEP_TOL = 1e-5  # where evaluations are dear this at the end,
 LOOSEST = 1e-4  # and this at first
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
+FAR = 20.0  # log alpha above the curvature where weights are as good as proportional to slopes at zero
+TOP = 0.25  # how far below the alpha at which the last weights vanish scans of wide data begin
 FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
 EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
 FIRST_STEP = 0.25  # the length of its first step,
@@ -71,6 +74,14 @@ def tune(
 ) -> Result:
     """Run the stages of the plan; a spent budget or an interruption ends it with what there is."""
     return _Procedure(algorithm.bind(problem), plan, Journal(budget, observer)).run()
+
+
+def unit_scale(problem: Problem, row: Snapshot, w: Tensor) -> Tensor:
+    """s^2 of the family: the mean square of the weights of the tuned global alpha, where that has not shrunk them all.
+
+    Else they are multiplied by how far it is beyond, and the family's alphas keep to the size of the data.
+    """
+    return problem.decays.scale(w) * (2 * problem.shrunk(row.hyper.log_alpha)).exp()
 
 
 class _Procedure:
@@ -115,7 +126,7 @@ class _Procedure:
             self._stage("global alpha", proposals, objective, scan.w, 1, self._step_tol)
         finally:
             if self.snapshots:
-                self.s2 = self.problem.decays.scale(self.snapshots[0].w)
+                self.s2 = unit_scale(self.problem, self.snapshots[0], self.snapshots[0].w)
 
     def _look(self, response: BestResponse, suffix: str = "") -> Scan:
         """Where the global alpha of a problem has its lowest minimum, roughly."""
@@ -152,15 +163,39 @@ class _Procedure:
             raise stopped
 
     def _scan_family(self, scans: list[Scan]) -> None:
-        """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way."""
-        centre, path = float(self.snapshots[0].hyper.log_alpha), None
-        for q in (2.0, *self.plan.exponents):
+        """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way.
+
+        Of wide data the tuned global alpha says little: its curve is flat where ridge regression interpolates, and
+        where it has shrunk all weights. So there scans begin where the first weights leave zero.
+        """
+        path, tops = None, self._tops() if self.problem.wide else None
+        for q in (2.0, *self.plan.exponents) if tops is None else self.plan.exponents:
             self.journal.budget.check()
+            centre = float(self.snapshots[0].hyper.log_alpha) if tops is None else tops(q)
             points = [centre + x for x in FAMILY_GRID]
             scan = self._scan(f"family, q = {q:g}", points, q, path, patience=FAMILY_PATIENCE)
             path = scan.path
             if q < 2:
                 scans.append(scan)
+
+    def _tops(self) -> Callable[[float], float]:
+        """Exponent -> the centre of its scan, whose first point is near the alpha at which the last weights vanish.
+
+        With g the largest slope of the loss at zero weights, and v the weight that this decay alone would have without
+        a penalty, alpha s (v / s)^(q - 1) = g.
+        """
+        far = torch.tensor(math.log(max(self.problem.curvature(), 1e-300)) + FAR, dtype=torch.float64)
+        w = self.response.solve(Hyper(far, torch.tensor(2.0, dtype=torch.float64)), torch.ones_like(self.s2))
+        decays, unit = self.problem.decays, self.s2.log() / 2
+        sums = decays.group_sums(w.square()) / decays.sizes.to(w)
+        slope = far + sums.amax(-1).clamp(min=1e-300).log() / 2
+        size = slope - math.log(max(self.problem.curvature(), 1e-300)) - unit
+        first = FAMILY_GRID[0] + TOP
+
+        def centre(q: float) -> float:
+            return float((slope - unit + (1 - q) * size).mean()) - first
+
+        return centre
 
     def _refine_family(self, scans: list[Scan]) -> None:
         """From the lowest point of each scan to the minimum: the first evaluations of all as one batch."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .problem import Problem
+from .procedure import unit_scale
 from .result import Result, Snapshot
 from .selection import confidence, stacking_weights
 from .zeros import FINE_EPS, exact_zeros
@@ -75,7 +76,7 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     response = result.response.all_rows(problem) or algorithm.bind(problem)
     tol = tol or (FINAL_TOL if response.scans else DEAR_FINAL_TOL)
     start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
-    s2 = problem.decays.scale(start)
+    s2 = unit_scale(result.response.problem, result.snapshots[0], start)
     chosen = result.snapshots[index]
     if chosen.mixture:
         return _refit_average(response, result, chosen, s2, start)
