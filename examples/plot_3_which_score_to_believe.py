@@ -32,7 +32,8 @@ for name, setting in settings.items():
     print(f"guard_score_ {rows[name][1]:6.3f}, new rows {rows[name][2]:6.3f}")
 
 # %%
-# ``best_score_`` promises more the more was fitted. ``guard_score_`` does not.
+# With a decay for each feature that was fitted by itself ``best_score_`` promises what new rows do not keep.
+# ``guard_score_`` does not.
 figure, ax = plt.subplots()
 positions = np.arange(len(rows))
 for i, label in enumerate(("best_score_", "guard_score_", "new rows")):

@@ -3,7 +3,7 @@
 =======================================
 
 ``HyperTrainingSearchCV(MLPClassifier())`` moves the decays while the network is trained, where a grid search trains a
-hundred networks.
+network for every alpha and fold.
 """
 
 import time

@@ -94,6 +94,27 @@ def test_call_after_call_sigma_stays_that_of_the_errors(n_estimators):
     assert 0.7 < std.mean() / np.sqrt(np.mean((y[500:] - mean) ** 2)) < 1.5
 
 
+def test_a_pass_of_one_row_remembers_what_the_held_out_rows_of_the_fit_said():
+    x, y = make_friedman1(400, noise=1.0, random_state=0)
+    model = regressor(noise_model="squared").fit(x[:300], y[:300])
+    _, before = model.predict(x[300:], return_std=True)
+    _, after = model.partial_fit(x[300:301], y[300:301]).predict(x[300:], return_std=True)
+    assert 0.5 < after.mean() / before.mean() < 2
+
+
+def test_hints_are_about_what_is_wrong():
+    for model, y, hint in (
+        (regressor(), np.array(["poor", "rich"] * 30, dtype=object), "For labels there is HypernetClassifier"),
+        (classifier(), np.array(["poor", None] * 30, dtype=object), "Drop the rows that have no target"),
+        (regressor(), np.where(np.arange(60) == 3, np.nan, Y), "Drop the rows that have no target"),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            model.fit(X, y)
+    for x in (np.where(X > 0.99, np.nan, X), pd.DataFrame({"a": ["u", "v"] * 30})):
+        with pytest.raises(ValueError, match="Encode strings and fill missing values first"):
+            regressor().fit(x, Y)
+
+
 def test_training_goes_on_in_another_precision():
     model = regressor().partial_fit(X, Y).set_params(dtype="float32").partial_fit(X, Y)
     assert np.isfinite(model.predict(X)).all()

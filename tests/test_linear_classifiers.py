@@ -86,6 +86,14 @@ def test_several_labels_for_a_row():
         HyperTrainedLogisticRegression(cv=3).fit(x, labels)
 
 
+@pytest.mark.filterwarnings("ignore:Classes without training rows")
+@pytest.mark.parametrize(("cls", "model"), CASES)
+def test_a_class_of_weight_zero_is_not_there(cls, model):
+    weights = np.where(Y == 2, 0.0, 1.0)
+    ours = cls("global", cv=3, class_weight="balanced").fit(X, Y, sample_weight=weights)
+    assert ours.score(X[Y < 2], Y[Y < 2]) > 0.9
+
+
 @pytest.mark.parametrize(("cls", "model"), CASES)
 def test_missing_labels_are_named(cls, model):
     with pytest.raises(ValueError, match="Input y contains NaN"):

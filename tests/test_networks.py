@@ -6,18 +6,21 @@ The mathematics is tested in core/test_mlp.py and core/test_hypertraining.py, sc
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
 from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_poisson_deviance
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils._testing import ignore_warnings
 
 from skhyper.algorithms import NETWORK_ALGORITHMS, JointHyperTraining, SimplifiedHyperTraining
+from skhyper.core.training import Trainer
 from skhyper.estimators.hypernet_regressor import HypernetRegressor
 from skhyper.estimators.search import HyperTrainingSearchCV
 from skhyper.estimators.splits import two_halves
@@ -154,6 +157,19 @@ def test_a_users_module_can_be_the_hypernetwork():
     torch.testing.assert_close(module.weight.detach(), before)
 
 
+def test_a_users_module_fits_the_decays_of_each_stage():
+    n_weights = 4 * 6 + 6 + 6 * 3 + 3
+
+    def ours(hypernet):
+        algorithm = JointHyperTraining(hypernet=hypernet)
+        return search(classifier(), granularity="layer", algorithm=algorithm).fit(XC, YC)
+
+    assert len(ours(torch.nn.Linear).alphas_) == 2
+    for n_decays in (1, 2):
+        with pytest.raises(ValueError, match=r"hypernet must map \([12],\) to \(51,\)"):
+            ours(torch.nn.Linear(n_decays, n_weights))
+
+
 def test_settings_that_cannot_be_tuned_are_named():
     with pytest.raises(TypeError, match="solver='lbfgs'"):
         search(classifier(solver="lbfgs")).fit(XC, YC)
@@ -184,6 +200,80 @@ def test_a_continued_search_ends_as_one_that_was_not_interrupted(algorithm):
     assert parts.history_["log_alpha"] == whole.history_["log_alpha"]
     with pytest.raises(ValueError, match="150 rows"):
         parts.continue_fit(XC[:-1], YC[:-1])
+
+
+def test_poisson_counts_of_any_size_are_tuned_and_trained_to_the_end():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 5))
+    y = rng.poisson(20 * np.exp(0.3 * x[:, 0] - 0.2 * x[:, 1])).astype(float)
+    network = MLPRegressor("poisson", (20,), learning_rate_init=0.005, random_state=0)
+    ours = HyperTrainingSearchCV(network, random_state=0).fit(x[:200], y[:200])
+    assert ours.history_["log_alpha"][0] > np.log(1e-3)
+    assert 0 <= ours.best_estimator_.loss_ < 2
+    assert len(ours.best_estimator_.loss_curve_) > 10
+    assert mean_poisson_deviance(y[200:], ours.predict(x[200:])) < 1.6
+
+
+def categories():
+    """A column of which some values are missing from every fold's training rows, and its numbers."""
+    rng = np.random.default_rng(0)
+    values = np.r_[["b"], rng.choice(list("acd"), 199)]
+    y = pd.Series(values).map({"a": 0.0, "b": 1.0, "c": 2.0, "d": 3.0}).to_numpy() + 0.1 * rng.standard_normal(200)
+    return pd.DataFrame({"c": values}), y
+
+
+def encoded():
+    network = MLPRegressor(hidden_layer_sizes=(20,), learning_rate_init=0.02, random_state=0)
+    return make_pipeline(OneHotEncoder(handle_unknown="ignore"), network)
+
+
+def test_the_final_network_is_trained_anew_where_its_columns_are_others():
+    x, y = categories()
+    one = [(np.arange(50, 200), np.arange(50))]
+    two = [*one, (np.arange(150), np.arange(150, 200))]
+    for cv in (one, two):
+        ours = HyperTrainingSearchCV(encoded(), cv=cv, random_state=0).fit(x, y)
+        np.testing.assert_allclose(ours.predict(pd.DataFrame({"c": list("acd")})), [0, 2, 3], atol=0.2)
+    with pytest.raises(ValueError, match="granularity='feature' gives columns decays"):
+        HyperTrainingSearchCV(encoded(), cv=one, granularity="feature", random_state=0).fit(x, y)
+
+
+def test_halves_may_have_other_columns():
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame({"c": rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 120, p=np.r_[[0.2] * 4, [0.2 / 22] * 22])})
+    y = (x["c"] == "a") + 0.3 * rng.standard_normal(120)
+    network = MLPRegressor(hidden_layer_sizes=(5,), max_iter=60, random_state=0)
+    ours = HyperTrainingSearchCV(make_pipeline(OneHotEncoder(handle_unknown="ignore"), network), random_state=0)
+    assert np.isfinite(ours.fit(x, y).predict(x)).all()
+
+
+def test_an_interruption_of_the_final_steps_keeps_what_there_is(monkeypatch):
+    steps, run = [], Trainer.run
+
+    def interrupted(self, state, decay, n_steps):
+        steps.append(len(self.rows.c))
+        if self.problem.train.min() > 0 and len(steps) > 3:  # all rows train
+            raise KeyboardInterrupt
+        return run(self, state, decay, n_steps)
+
+    monkeypatch.setattr(Trainer, "run", interrupted)
+    ours = search(classifier(), guard_cv=2).fit(XC, YC)
+    assert "interrupted" in ours.stop_reason_
+    assert np.isfinite(ours.predict_proba(XC)).all()
+    assert "interrupted" in ours.guard_reason_
+
+
+def test_a_continued_search_keeps_its_folds():
+    folds = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
+    ours = search(classifier(), cv=iter(folds), max_iter=3).fit(XC, YC)
+    assert ours.continue_fit(XC, YC, max_iter=2).n_iter_ == 5
+
+
+def test_a_search_that_is_continued_before_decays_move_ends_as_one():
+    network = classifier(max_iter=100, random_state=0)
+    whole = search(network, max_iter=20).fit(XC, YC)
+    parts = search(network, max_iter=3).fit(XC, YC).continue_fit(XC, YC, max_iter=17)
+    assert parts.history_["log_alpha"] == whole.history_["log_alpha"]
 
 
 def noisy():

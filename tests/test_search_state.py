@@ -9,12 +9,14 @@ from sklearn.datasets import make_regression
 from sklearn.linear_model import (
     GammaRegressor,
     HuberRegressor,
+    LassoCV,
     LogisticRegression,
     PoissonRegressor,
     Ridge,
     SGDRegressor,
     TweedieRegressor,
 )
+from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline
@@ -91,6 +93,58 @@ def test_the_curve_of_few_points_is_that_of_the_fits_between_them():
     for alpha in np.geomspace(0.1, 100, 13):
         folds = -cross_val_score(Ridge(alpha), x, y, cv=KFold(5), scoring="neg_mean_squared_error")
         assert 2 * search.validation_curve([alpha])[0] == pytest.approx(folds.mean(), rel=0.1)
+
+
+def wide(n, p, n_true, noise, seed=0):
+    """Training and test rows of independent columns, targets of standard deviation about 1."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n + 1000, p))
+    signal = x[:, :n_true] @ rng.standard_normal(n_true) / np.sqrt(n_true)
+    y = signal + noise * rng.standard_normal(n + 1000)
+    return x[:n], y[:n], x[n:], y[n:]
+
+
+@pytest.mark.parametrize(("n", "p", "n_true", "noise"), [(60, 1000, 3, 0.3), (60, 2000, 3, 0.3), (100, 1000, 8, 0.3)])
+def test_sparse_truths_are_found_among_many_columns(n, p, n_true, noise):
+    """The tuned global alpha says nothing there; the Lasso's error is reached all the same."""
+    x, y, x_test, y_test = wide(n, p, n_true, noise, seed=5)
+    lasso = mean_squared_error(y_test, LassoCV(max_iter=10_000).fit(x, y).predict(x_test))
+    ours = mean_squared_error(y_test, HyperTrainedRidge().fit(x, y).predict(x_test))
+    assert ours < 1.1 * lasso < 0.6
+
+
+def test_dense_truths_of_somewhat_wide_data_keep_their_weak_decays():
+    """The first hollow below the alpha at which weights leave zero is not the lowest."""
+    x, y, x_test, y_test = wide(400, 300, 300, 0.02)
+    ours = HyperTrainedRidge(exponent=0.5, cv=3).fit(x, y)
+    assert ours.score(x_test, y_test) > 0.99
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-90])
+def test_wide_columns_without_a_size_leave_the_family_alone(scale):
+    x = scale * np.random.default_rng(0).standard_normal((20, 60))
+    y = np.random.default_rng(1).standard_normal(20)
+    for columns in (x, x + 1.0):
+        ours = HyperTrainedRidge().fit(columns, y)
+        assert "not finite" not in ours.stop_reason_
+        assert np.isfinite(ours.coef_).all()
+
+
+@pytest.mark.parametrize(("n_targets", "seed"), [(1, 1), (2, 1), (3, 1), (1, 2)])
+def test_hypergradients_of_the_lasso_are_finite_with_four_rows(n_targets, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((4, 30))
+    y = 2 * x[:, :2].sum(1, keepdims=True) + 0.3 * rng.standard_normal((4, n_targets))
+    ours = HyperTrainedRidge(exponent=1.0, cv=2).fit(x, y[:, 0] if n_targets == 1 else y)
+    assert ours.hypergradient_error_ < 1e-2
+    assert "not finite" not in ours.stop_reason_
+
+
+def test_what_needs_the_final_model_says_so():
+    search = HyperTrainingSearchCV(Ridge(), refit=False).fit(X, Y)
+    for method in (search.refit_estimator, lambda: search.best_response(1.0)):
+        with pytest.raises(AttributeError, match="refit=False"):
+            method()
 
 
 def test_a_plain_pipeline_of_a_familys_far_alpha_fits():

@@ -13,7 +13,7 @@ _READS_SAMPLE_WEIGHT = "sample_weight" in signature(compute_class_weight).parame
 def class_weights(
     class_weight: Any, classes: NDArray[Any], y: NDArray[Any], sample_weight: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """A weight for each class, shape (n_classes,); 1 for a class that has no training rows.
+    """A weight for each class, shape (n_classes,); 1 for a class that has no training rows of positive weight.
 
     Parameters
     ----------
@@ -23,6 +23,8 @@ def class_weights(
     sample_weight : array, optional
         Counts in "balanced", where the installed scikit-learn lets it count.
     """
+    if sample_weight is not None:
+        y, sample_weight = y[sample_weight > 0], sample_weight[sample_weight > 0]
     weights = np.ones(len(classes))
     present = np.isin(classes, y)
     if class_weight == "balanced":

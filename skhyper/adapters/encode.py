@@ -105,7 +105,7 @@ def encode_linear(
     design = make_design(matrices if isinstance(x, list) else matrices[0])
     n_outputs = rows.targets.shape[-1]
     loss = adapter.loss(estimator, n_outputs)
-    intercept = bool(estimator.fit_intercept) and column is None
+    intercept = bool(getattr(estimator, "fit_intercept", True)) and column is None
     network = LinearNetwork(design.n_columns, n_outputs, intercept, loss.n_constants)
     n_free = network.n_weights - network.n_coefficients
     problem = Problem(

@@ -26,10 +26,11 @@ class JointHyperTraining(NetworkAlgorithm):
 
     Parameters
     ----------
-    hypernet : {"elementwise", "linear", "low_rank", "mlp"} or torch.nn.Module, default="elementwise"
+    hypernet : {"elementwise", "linear", "low_rank", "mlp"}, torch.nn.Module or callable, default="elementwise"
         From log-decays to weights. "elementwise" has a diagonal Jacobian; "linear" one column of weights for each
         decay; "low_rank" `rank` directions; "mlp" one hidden layer of 50 tanh units. A module maps (n_decays,) to
-        (n_weights,), and what it puts out is added to weights that are trained with it.
+        (n_weights,), and what it puts out is added to weights that are trained with it. Where there are finer decays,
+        there is one decay at first, and then are several: a function (n_decays, n_weights) -> module makes both.
     sample_scale : float, default=0.5
         Standard deviation of the drawn log-decays.
     rank : int, default=10
@@ -51,7 +52,7 @@ class JointHyperTraining(NetworkAlgorithm):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hypernet": [StrOptions(set(HYPERNETS)), Module],
+        "hypernet": [StrOptions(set(HYPERNETS)), Module, callable],
         "sample_scale": [POSITIVE],
         "rank": [COUNT],
         "fine_tuning": [COUNT_OR_ZERO],
@@ -85,7 +86,7 @@ class SimplifiedHyperTraining(NetworkAlgorithm):
 
     Parameters
     ----------
-    hypernet : {"linear", "low_rank", "mlp", "elementwise"} or torch.nn.Module, default="linear"
+    hypernet : {"linear", "low_rank", "mlp", "elementwise"}, torch.nn.Module or callable, default="linear"
         As in `JointHyperTraining`; "elementwise" is centred at the present decays and raises where these are not
         dithered.
     dither : float, default=0.3
@@ -110,7 +111,7 @@ class SimplifiedHyperTraining(NetworkAlgorithm):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hypernet": [StrOptions(set(HYPERNETS)), Module],
+        "hypernet": [StrOptions(set(HYPERNETS)), Module, callable],
         "dither": [POSITIVE_OR_ZERO],
         "rank": [COUNT],
         "fine_tuning": [COUNT_OR_ZERO],
@@ -147,7 +148,7 @@ class GlobalHyperTraining(NetworkAlgorithm):
 
     Parameters
     ----------
-    hypernet : {"mlp", "linear", "low_rank", "elementwise"} or torch.nn.Module, default="mlp"
+    hypernet : {"mlp", "linear", "low_rank", "elementwise"}, torch.nn.Module or callable, default="mlp"
         As in `JointHyperTraining`.
     sample_scale : float, default=1.5
         Standard deviation of the log-decays that the hypernetwork is trained at in the first round.
@@ -173,7 +174,7 @@ class GlobalHyperTraining(NetworkAlgorithm):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hypernet": [StrOptions(set(HYPERNETS)), Module],
+        "hypernet": [StrOptions(set(HYPERNETS)), Module, callable],
         "sample_scale": [POSITIVE],
         "n_steps": [COUNT, None],
         "rounds": [COUNT],
@@ -222,9 +223,11 @@ def linear(decays: Decays) -> Linear:
 
 
 def hypernet_maker(hypernet: Any, rank: int) -> Any:
-    """(decays, generator) -> a hypernetwork of the core, from a name or a torch module."""
+    """(decays, generator) -> a hypernetwork of the core, from a name, a torch module or what makes one."""
     if isinstance(hypernet, Module):
         return lambda decays, _: ModuleHypernet(decays, deepcopy(hypernet))
+    if callable(hypernet):
+        return lambda decays, _: ModuleHypernet(decays, hypernet(decays.n_groups, len(decays.index)))
     makers: dict[str, Any] = {
         "elementwise": lambda decays, _: Elementwise(decays),
         "linear": lambda decays, _: linear(decays),

@@ -223,6 +223,17 @@ class ModuleHypernet(Hypernet):
         return self.n_weights + sum(shape.numel() for shape in self._shapes.values())
 
     def start(self, w: Tensor, generator: torch.Generator) -> Tensor:
+        n, m = self.decays.n_groups, self.n_weights
+        named = {name: p.detach().to(w) for name, p in self.module.named_parameters()}
+        try:
+            fits = functional_call(self.module, named, (w.new_zeros(n),)).shape == (m,)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"hypernet must map ({n},) to ({m},), the decays to the weights, of this stage of the search; give a "
+                "function (n_decays, n_weights) -> module where stages have different numbers of decays."
+            )
         flat = torch.cat([p.detach().to(w).flatten() for p in self.module.parameters()]).expand(len(w), -1)
         phi = torch.cat([w, flat], -1)
         phi[:, : self.n_weights] += w - self.weights(phi, w.new_zeros(len(w), self.decays.n_groups))

@@ -228,7 +228,7 @@ class _HyperTraining:
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
         share = FIRST_EVEN_ALPHA if problem.recipe.even_decay else FIRST_ALPHA
-        return (share * loss).clamp(min=1e-300).log().clamp(*self.plan.bounds)
+        return (share * loss.abs()).clamp(min=1e-300).log().clamp(*self.plan.bounds)
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""
@@ -253,7 +253,8 @@ class _HyperTraining:
         if problem is None:
             return
         response = self._bind(problem.with_decays(global_decays(problem.decays)))
-        self.end = Stage(last=response.begin(self.seed, self.w))
+        same = self.w is not None and self.w.shape[-1] == problem.network.n_weights  # preprocessing may not give it
+        self.end = Stage(last=response.begin(self.seed, self.w if same else None))
         hyper = walk.hyper._replace(log_alpha=self._first_alpha())
         try:
             self._stage(f"{stage[0]}, halves", response, hyper, 1, math.inf, latest=math.inf)
@@ -274,12 +275,13 @@ class _HyperTraining:
         problem, trainer, plan = response.problem, response.trainer, self.plan
         recipe = trainer.recipe
         per_epoch = trainer.steps_per_epoch / response.interval
-        limit = min(self.most, max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch)))
+        full = max(1, math.ceil(LENGTH * recipe.max_epochs * per_epoch))
+        limit = min(self.most, full)
         patience = PATIENCE * recipe.max_epochs if recipe.patience is None else recipe.patience
         # Finer decays begin where the weights have answered to the global one.
         settling = plan.pace.settling if hyper.offsets is None else 0
         patience = max(5, math.ceil(patience * per_epoch))
-        pace = replace(plan.pace, patience=patience, settling=settling, latest=limit * latest)
+        pace = replace(plan.pace, patience=patience, settling=settling, latest=full * latest)
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         self.stage = (name, count, tau)
         limits = None if problem.family is None else problem.family.limits()

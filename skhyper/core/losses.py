@@ -149,10 +149,10 @@ class MultinomialLogLoss(Loss):
 
 @dataclass(frozen=True)
 class TweedieLog(SeparableLoss):
-    """Half the unit Tweedie deviance of the given power, log link, up to a constant of y.
+    """Half the unit Tweedie deviance of the given power, log link.
 
-    power 0 is the normal, 1 the Poisson, 2 the gamma, 3 the inverse Gaussian distribution. The first has no constant
-    left out: it is a squared loss, whose logarithm searches lower.
+    power 0 is the normal, 1 the Poisson, 2 the gamma, 3 the inverse Gaussian distribution. The first is a squared loss,
+    whose logarithm searches lower.
     """
 
     power: float = 1.0
@@ -161,11 +161,11 @@ class TweedieLog(SeparableLoss):
         if self.power == 0:
             return (torch.exp(f) - y).square() / 2
         if self.power == 1:
-            return torch.exp(f) - y * f
+            return torch.exp(f) - y * f + (torch.xlogy(y, y) - y)
         if self.power == 2:
-            return f + y * torch.exp(-f)
+            return f + y * torch.exp(-f) - (y.log() + 1)
         a, b = 1 - self.power, 2 - self.power
-        return torch.exp(b * f) / b - y * torch.exp(a * f) / a
+        return torch.exp(b * f) / b - y * torch.exp(a * f) / a + y**b / (a * b)
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.exp((2 - self.power) * f) - y * torch.exp((1 - self.power) * f)

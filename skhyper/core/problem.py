@@ -25,6 +25,8 @@ from .recipe import Recipe
 
 # Alpha over the mean eigenvalue of wide data from which ridge regression has shrunk all weights.
 SHRUNK = 10.0
+# How far beyond that log alpha counts.
+FURTHEST = 50.0
 TINY = 1e-300
 
 
@@ -135,7 +137,7 @@ class Problem(Folds):
             return torch.zeros_like(log_alpha)
         n_rows = float((self.train > 0).sum(-1).double().mean())
         eigenvalue = self.curvature() * self.design.n_columns / n_rows
-        return (log_alpha - math.log(SHRUNK * max(eigenvalue, TINY))).clamp(min=0.0)
+        return (log_alpha - math.log(SHRUNK * max(eigenvalue, TINY))).clamp(0.0, FURTHEST)
 
     def take_output(self, t: int) -> Self:
         """The problem of one output under one decay."""

@@ -147,7 +147,7 @@ class _Procedure:
         return self.response.take_folds(torch.arange(self.problem.n_folds) < 1)
 
     def _family(self) -> None:
-        if not self.plan.exponents or float(self.s2.min()) <= 1e-200:
+        if not self.plan.exponents or not float(self.s2.min()) > 1e-200:
             return
         if not self.response.scans:
             self._descend_family()
@@ -165,18 +165,24 @@ class _Procedure:
     def _scan_family(self, scans: list[Scan]) -> None:
         """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way.
 
-        Of wide data the tuned global alpha says little: its curve is flat where ridge regression interpolates, and
-        where it has shrunk all weights. So there scans begin where the first weights leave zero.
+        Of wide data the tuned global alpha may say nothing: its curve is flat where ridge regression interpolates, and
+        where it has shrunk all weights. So there a second scan of each begins where the first weights leave zero.
         """
-        path, tops = None, self._tops() if self.problem.wide else None
-        for q in (2.0, *self.plan.exponents) if tops is None else self.plan.exponents:
+        row = self.snapshots[0].hyper.log_alpha
+        centre, path = float(row - self.problem.shrunk(row)), None
+        tops = self._tops() if self.problem.wide else None
+        for q in (2.0, *self.plan.exponents):
             self.journal.budget.check()
-            centre = float(self.snapshots[0].hyper.log_alpha) if tops is None else tops(q)
-            points = [centre + x for x in FAMILY_GRID]
-            scan = self._scan(f"family, q = {q:g}", points, q, path, patience=FAMILY_PATIENCE)
+            scan = self._scan_around(q, centre, path)
             path = scan.path
+            if q < 2 and tops is not None:
+                scan = min(scan, self._scan_around(q, tops(q)), key=lambda found: found.value)
             if q < 2:
                 scans.append(scan)
+
+    def _scan_around(self, q: float, centre: float, path: Tensor | None = None) -> Scan:
+        points = [centre + x for x in FAMILY_GRID]
+        return self._scan(f"family, q = {q:g}", points, q, path, patience=FAMILY_PATIENCE)
 
     def _tops(self) -> Callable[[float], float]:
         """Exponent -> the centre of its scan, whose first point is near the alpha at which the last weights vanish.
@@ -257,22 +263,23 @@ class _Procedure:
         name, shared = "a decay for each output", self.snapshots[0]
         reasons = [StopReason.CONVERGED]
 
-        def tuned(part: BestResponse, t: int, start: Tensor | None) -> Tensor:
+        def tune_one(part: BestResponse, t: int, start: Tensor | None) -> Tensor:
             w, curvature = None, self.curvature
             if start is None:
-                start, curvature, w, _ = self._look(part, f", output {t}")
+                found = self._look(part, f", output {t}")
+                start, curvature, w = found.log_alpha, found.curvature, found.w
             objective = Objective(self.plan.log_scale, part.problem.n_validation)
             hyper = shared.hyper._replace(log_alpha=start)
             proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, curvature)
             s2 = self.s2[: part.problem.n_folds]
             end = run(part, proposals, objective, s2, self.journal, stage=f"{name}: {t}", w=w, tol=STEP_TOL)
-            found = end.snapshot(name, 1, self.journal.budget.seconds)
-            self._raise_if_ended(found)
-            if found.stop_reason != StopReason.CONVERGED:
-                reasons.append(found.stop_reason)
-            return found.hyper.log_alpha
+            tuned = end.snapshot(name, 1, self.journal.budget.seconds)
+            self._raise_if_ended(tuned)
+            if tuned.stop_reason != StopReason.CONVERGED:
+                reasons.append(tuned.stop_reason)
+            return tuned.hyper.log_alpha
 
-        alphas = tune_outputs(parts, shared.hyper.log_alpha, tuned, self.plan.competes)
+        alphas = tune_outputs(parts, shared.hyper.log_alpha, tune_one, self.plan.competes)
         by_fold = [shared.hyper._replace(offsets=x - shared.hyper.log_alpha) for x in alphas.by_fold]
         hyper = shared.hyper._replace(offsets=alphas.log_alpha - shared.hyper.log_alpha)
         end = self.response.evaluate(hyper, self.s2, shared.w, self._step_tol)

@@ -58,13 +58,12 @@ class ContinuedSearch:
         if not isinstance(max_iter, Integral) or max_iter < 1:
             raise ValueError(f"max_iter must be a positive integer, got {max_iter!r}.")
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, max_iter)
-        job = self._check(X, y, params)
+        job = self._check(X, y, params, self._splits)
         if len(job.y) != self._n_rows:
             raise ValueError(f"continue_fit needs the {self._n_rows} rows of fit, got {len(job.y)}.")
         columns = getattr(self, "n_features_in_", None)
         if columns is not None and np.ndim(X) == 2 and np.shape(X)[1] != columns:
             raise ValueError(f"continue_fit needs the {columns} columns of fit, got {np.shape(X)[1]}.")
-        job = job._replace(splits=self._splits)
         watch = Watch(self, X, y, self.verbose)
         with torch_session(job.work):
             task = self._encode(job, job.splits)

@@ -13,6 +13,11 @@ from .scaling import keep_decays
 class FittedSearch:
     """The questions that need no training rows: other alphas, and the tuned decays as an estimator of their own."""
 
+    def _check_refitted(self, method):
+        check_is_fitted(self, "n_splits_")
+        if not hasattr(self, "best_estimator_"):
+            raise AttributeError(f"{method} needs the model of all rows, but refit={self.refit!r}; set refit=True.")
+
     def validation_curve(self, alphas):
         """Held-out loss at other alphas, without any training.
 
@@ -54,7 +59,7 @@ class FittedSearch:
         ValueError
             If the model is linear, where `set_params` and `fit` are exact and fast.
         """
-        check_is_fitted(self, "best_estimator_")
+        self._check_refitted("best_response")
         if not hasattr(self, "_moved"):
             name = type(final_estimator(self.best_estimator_)).__name__
             raise ValueError(
@@ -86,7 +91,7 @@ class FittedSearch:
         ValueError
             If a feature's weights do not share one decay.
         """
-        check_is_fitted(self, "best_estimator_")
+        self._check_refitted("refit_estimator")
         if self._feature_decays is None:
             raise ValueError(
                 f"refit_estimator needs one decay for each feature, but granularity={self.granularity!r} gives the "

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
@@ -18,6 +19,7 @@ TEXT_HINT = (
     "Encode strings and fill missing values first: the guide has a recipe with ColumnTransformer, OneHotEncoder and "
     "SimpleImputer."
 )
+LABEL_HINT = "For labels there is HypernetClassifier; targets that are numbers need a numeric dtype."
 TARGET_HINT = "Drop the rows that have no target."
 
 
@@ -64,6 +66,8 @@ class ReadsRows(BaseEstimator, ABC):
 
     def _check_rows(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         refuse_unreadable(X=x, y=y)
+        if hasattr(y, "dtype") and np.asarray(y).dtype.kind == "O" and pd.isna(np.asarray(y)).any():
+            raise ValueError(f"Input y contains missing values. {TARGET_HINT}")
         try:
             return validate_data(
                 self,
@@ -76,11 +80,18 @@ class ReadsRows(BaseEstimator, ABC):
                 ensure_min_samples=2 if reset else 1,
             )
         except ValueError as error:
-            if "Input y contains NaN" in str(error):
-                raise type(error)(f"{error} {TARGET_HINT}") from error
-            if "could not convert string" in str(error) or "NaN" in str(error):
-                raise type(error)(f"{error} {TEXT_HINT}") from error
-            raise
+            hint = self._hint(str(error), y)
+            if hint is None:
+                raise
+            raise type(error)(f"{str(error).rstrip('.')}. {hint}") from error
+
+    def _hint(self, message: str, y: Any) -> str | None:
+        """What to do about text or missing values, in y or else in X."""
+        if "NaN" in message and "Input X" not in message and pd.isna(np.asarray(y, dtype=object)).any():
+            return TARGET_HINT
+        if "could not convert string" in message and self._y_numeric and not _are_numbers(y):
+            return LABEL_HINT
+        return TEXT_HINT if "could not convert string" in message or "NaN" in message else None
 
     def _n_kept(self, data: Data) -> int:
         """Rows that no member holds out."""
@@ -106,3 +117,11 @@ class ReadsRows(BaseEstimator, ABC):
             )
         holds_out = count >= LEAST_ROWS and enough if self.early_stopping == "auto" else self.early_stopping
         return Holding(float(share) if holds_out else 0.0, copies=copies)
+
+
+def _are_numbers(values: Any) -> bool:
+    try:
+        np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from ..adapters.class_weights import class_weights
 from ..adapters.task import make_target
-from ..boundary import GRANULARITIES
+from ..boundary import GRANULARITIES, Split
 from .job import Job
 from .linear import SHARED, HyperTrainedLinear
 from .search import HyperTrainingSearchCV
@@ -22,8 +22,8 @@ class BalancedSearch(HyperTrainingSearchCV):
     The guard's reruns are given, and read, their training rows alone.
     """
 
-    def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
-        job = super()._check(X, y, params)
+    def _check(self, X: Any, y: Any, params: dict[str, Any], splits: list[Split] | None = None) -> Job:
+        job = super()._check(X, y, params, splits)
         labels = np.asarray(job.y)
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if self.estimator.class_weight != "balanced" or labels.ndim != 1:

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import norm as sparse_norm
 from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.task import Task
-from ..boundary import to_tensor
-from ..core.final_network import train_on
+from ..boundary import to_numpy, to_tensor
+from ..core.final_network import still_learning, train_on
 from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses
 from ..core.layer_family import LOWEST
 from ..core.loop import Budget
@@ -28,6 +30,8 @@ from .plan import TUNED, check_exponents, n_real_groups
 TAU = 1.0
 # Row 0 is left for a gain of more than this many standard errors of the judging rows' paired differences.
 STANDARD_ERRORS = 1.0
+# Distance of the columns of all rows from those of a fold, relative to these, up to which they are the same.
+MOVED = 0.5
 # Of training steps, by name.
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -169,14 +173,42 @@ class FinalNetwork(NamedTuple):
     estimator: Any
     moved: Any  # the estimator where log alpha is larger by one, to first order
     decays: Tensor
+    interrupted: bool
 
 
-def refit_network(task: Task, result: Result, index: int, alpha: float, budget: Budget) -> FinalNetwork:
-    """The chosen row's network after more steps on all rows, as a fitted estimator."""
-    problem = task.encoding.problem
+def refit_network(
+    task: Task, result: Result, index: int, alpha: float, budget: Budget, same: bool, random_state: Any
+) -> FinalNetwork:
+    """The chosen row's network after more steps on all rows, as a fitted estimator.
+
+    Where preprocessing gives all rows other columns than the folds had, it is trained from new initial weights.
+    """
+    adapter, problem = task.target.adapter, task.encoding.problem
+    assert isinstance(adapter, NetworkAdapter)
     assert isinstance(problem, NetworkProblem)
-    trained = train_on(problem, result.snapshots[index], budget)
+    w = None
+    if not same:
+        estimator = task.target.leaf.estimator
+        w = to_tensor(adapter.start(estimator, problem.network, network_seed(estimator, random_state)))[None]
+    learning = still_learning(result.history, result.snapshots[0].name)
+    trained = train_on(problem, result.snapshots[index], budget, learning, w)
     fitted, moved = (
         task.fitted(0, w, alpha, trained.epochs, trained.losses) for w in (trained.w, trained.w + trained.tangent)
     )
-    return FinalNetwork(fitted, moved, trained.decays)
+    return FinalNetwork(fitted, moved, trained.decays, trained.interrupted)
+
+
+def same_columns(tuned: Task, task: Task) -> bool:
+    """Whether preprocessing gives all rows the columns that the first fold had, by name and by what is in them."""
+    if tuned.folds[0].composite is None:
+        return True
+    own, now = tuned.folds[0], task.folds[0]
+    if not np.array_equal(own.names, now.names):
+        return False
+    rows = np.flatnonzero(to_numpy(tuned.encoding.problem.train[0]) > 0)
+    before, after = own.x[rows], now.x[rows]
+    if sparse.issparse(before):
+        moved, size = sparse_norm(after - before), sparse_norm(before)
+    else:
+        moved, size = np.linalg.norm(after - before), np.linalg.norm(before)
+    return bool(moved <= MOVED * size)

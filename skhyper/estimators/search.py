@@ -2,6 +2,7 @@
 
 import time
 from copy import deepcopy
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -38,6 +39,7 @@ from .networks import (
     in_precision,
     make_training_plan,
     refit_network,
+    same_columns,
     tune_network,
 )
 from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
@@ -301,20 +303,22 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
                 plan = self._plan(task, algorithm)
+                self._check_columns(job, task)
                 result = self._rows(task.encoding.problem, self._tune(job, task, algorithm, plan, budget, watch))
-                self._finish(job, task, algorithm, result, plan, budget)
-            self._store_guard(guard_search(self, job, bool(plan.taus), budget, result.stop_reason))
+                reason = self._finish(job, task, algorithm, result, plan, budget)
+            self._store_guard(guard_search(self, job, bool(plan.taus), budget, reason))
         self.total_time_ = budget.seconds
         watch.end()
         return self
 
-    def _finish(self, job: Job, task: Task, algorithm: Any, result: Result, plan: Any, budget: Budget) -> None:
-        """From the stages' rows to fitted attributes."""
+    def _finish(self, job: Job, task: Task, algorithm: Any, result: Result, plan: Any, budget: Budget) -> StopReason:
+        """From the stages' rows to fitted attributes; why all of it ended."""
         self._score(job, task, result, plan)
         self._select(job, task, result, plan)
-        if self.refit:
-            self._refit(job, algorithm, result, budget)
+        if self.refit and self._refit(job, task, algorithm, result, budget):
+            result = replace(result, stop_reason=StopReason.INTERRUPTED)
         self._store(job, result)
+        return result.stop_reason
 
     def _scan(self, job: Job, budget: Budget, watch: Watch) -> StopReason:
         """The alpha of an estimator that trains itself: scan, score, refit, store."""
@@ -356,8 +360,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
 
         return encoded if self.cv is None else None
 
-    def _check(self, X: Any, y: Any, params: dict[str, Any]) -> Job:
-        """Everything that can be wrong with data and parameters, before any work."""
+    def _check(self, X: Any, y: Any, params: dict[str, Any], splits: list[Split] | None = None) -> Job:
+        """Everything that can be wrong with data and parameters, before any work; folds are those of `cv` or given."""
         check_bounds(self.alpha_bounds)
         check_exponents(self.exponent)
         check_shrinkage(self.shrinkage)
@@ -372,7 +376,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
-        splits = split_rows(cv, X, y, routed.splitter.split)
+        splits = split_rows(cv, X, y, routed.splitter.split) if splits is None else splits
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
         twin = scoring_name(self.scoring, self.refit)
         return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin)
@@ -412,6 +416,18 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         exponents = check_exponents(self.exponent)
         return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)
 
+    def _check_columns(self, job: Job, task: Task) -> None:
+        """Decays of a network's columns need the columns that the final network will have."""
+        of_columns = self.decay_groups is not None or self.granularity in ("feature", "weight")
+        if not isinstance(task.encoding.problem, NetworkProblem) or not job.target.leaf.path or not of_columns:
+            return
+        if self.refit and not np.array_equal(task.names, self._encode(job, None).names):
+            raise ValueError(
+                f"granularity={self.granularity!r} gives columns decays, but preprocessing gives all rows other "
+                "columns than the folds of cv; use transformers whose columns do not depend on the rows, or a coarser "
+                "granularity."
+            )
+
     def _resolve(self, problem: Problem) -> CoreAlgorithm:
         """The core's algorithm."""
         return resolve(self.algorithm, problem)
@@ -420,13 +436,15 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """What selection chooses from: every stage's snapshot."""
         return result
 
-    def _refit(self, job: Job, algorithm: CoreAlgorithm, result: Result, budget: Budget) -> None:
-        """The chosen row on all rows."""
-        start = time.perf_counter()
+    def _refit(self, job: Job, tuned: Task, algorithm: CoreAlgorithm, result: Result, budget: Budget) -> bool:
+        """The chosen row on all rows; whether that was interrupted."""
+        start, interrupted = time.perf_counter(), False
         task = self._encode(job, None)
         alpha = self._alpha(result.snapshots[self.best_index_])
         if isinstance(task.encoding.problem, NetworkProblem):
-            self.best_estimator_, self._moved, found = refit_network(task, result, self.best_index_, alpha, budget)
+            how = budget, same_columns(tuned, task), self.random_state
+            final = refit_network(task, result, self.best_index_, alpha, *how)
+            self.best_estimator_, self._moved, found, interrupted = final
         else:
             refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
             self.best_estimator_ = task.fitted(0, refitted.w, alpha, len(result.history))
@@ -436,3 +454,4 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         self._feature_decays = task.feature_decays(decays)
         self.refit_time_ = time.perf_counter() - start
         self._names()
+        return interrupted

@@ -3,6 +3,7 @@
 A multilayer perceptron without hidden layers and a squared loss is ridge regression, whose best response is known.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from skhyper.core.algorithms.t1t2 import T1T2
 from skhyper.core.algorithms.unrolled import Unrolled
 from skhyper.core.decays import Decays, Hyper
 from skhyper.core.designs import DenseDesign
-from skhyper.core.final_network import train_on
+from skhyper.core.final_network import still_learning, train_on
 from skhyper.core.hypernets import Elementwise, Linear, LowRank, multilayer
 from skhyper.core.hyperoptim import Objective
 from skhyper.core.hypertraining import TrainingPlan, hyper_train
@@ -27,7 +28,7 @@ from skhyper.core.losses import MultinomialLogLoss, SquaredError
 from skhyper.core.mlp import MLP, TANH
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.recipe import Adam, Momentum, Recipe
-from skhyper.core.result import StopReason
+from skhyper.core.result import Record, StopReason
 from skhyper.core.unroll import reverse, unrolled_steps
 from skhyper.core.walk import Pace, Walk
 
@@ -295,6 +296,27 @@ def test_the_final_network_goes_on_from_the_tuned_weights():
     trained = train_on(everything, result.snapshots[0], Budget())
     assert trained.losses[-1] < trained.losses[0]
     assert len(trained.losses) == result.snapshots[0].state.epochs
+
+
+def test_what_has_learnt_little_of_late_takes_few_further_epochs():
+    problem = network_problem()
+    result = hyper_train(problem, GaussNewton(interval=5), TrainingPlan(), Budget(), seed=0)
+    everything = replace(problem, train=torch.ones(1, 60, dtype=torch.float64), validation=torch.full((1, 60), 1 / 60))
+    done = result.snapshots[0].state.epochs
+    for plain in (done, 10 * done):
+        recipe = replace(problem.recipe, max_epochs=plain)
+        trained = train_on(replace(everything, recipe=recipe), result.snapshots[0], Budget(), learning=False)
+        assert len(trained.losses) == (math.ceil(done / 4) if plain == done else done)
+    fresh = train_on(everything, result.snapshots[0], Budget(), True, result.snapshots[0].w[:1] * 0 + 0.1)
+    assert len(fresh.losses) == fresh.epochs == 2 * done
+
+
+@pytest.mark.parametrize(
+    ("values", "learning"), [([4, 2, 1.5, 1.4, 1.0, 1.1], True), ([4, 1.2, 1.1, 1.05, 1.0], False), ([3, -1, -2], True)]
+)
+def test_held_out_losses_say_whether_a_network_is_still_learning(values, learning):
+    records = [Record("one", i, float(value), *[0.0] * 6) for i, value in enumerate(values)]
+    assert still_learning([*records, Record("two", 0, 0.5, *[0.0] * 6)], "one") == learning
 
 
 def early(observer=None, some=True):

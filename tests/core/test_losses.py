@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.metrics import mean_tweedie_deviance
 
 from skhyper.core import losses
 
@@ -12,6 +13,17 @@ def outputs(case, n=40):
     y = case.draw(f + torch.randn(f.shape, generator=g, dtype=f.dtype), g)
     constants = 0.5 + torch.rand(n, case.loss.n_constants, generator=g, dtype=torch.float64)
     return torch.cat([f, constants], -1), y
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0, 3.0])
+def test_a_tweedie_loss_is_half_the_unit_deviance(power):
+    generator = torch.Generator().manual_seed(0)
+    f, y = (torch.randn(20, 1, generator=generator, dtype=torch.float64) for _ in range(2))
+    y = 30 * y.exp()
+    y[:3] = 0.0 if 0 < power < 2 else 1.0
+    value = losses.TweedieLog(power).value(f, y)
+    expected = [mean_tweedie_deviance(t, m, power=power) / 2 for t, m in zip(y.numpy(), f.exp().numpy(), strict=True)]
+    torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_the_gradient_of_every_loss_is_the_derivative_of_its_value(case):

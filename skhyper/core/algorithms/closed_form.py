@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..decays import Hyper
-from ..descent import VANISHED, Batch, Descent
+from ..descent import CURVATURE_ROUNDING, VANISHED, Batch, Descent
 from ..iterative import IterativeResponse, iteration_pays
 from ..linear_systems import Dual, Moments, System, normal_equations
 from ..losses import SquaredError
@@ -23,6 +23,7 @@ from ..saddles import Saddles, negative, of_rows
 from .base import Algorithm, BestResponse
 
 MAX_STEPS = 100
+NEXT_TO_NOTHING = 1e-12  # of a decay
 ROUGH_TOL = 3e-4  # accuracy of the weights above which rough steps are good enough
 
 
@@ -168,6 +169,8 @@ class ClosedFormResponse(BestResponse):
     def _solve_bent(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
         """(X'CX + diag(a) - sum_g b_g w_g w_g')^-1 r: (B, p, T)."""
         decays = self.problem.coefficient_decays
+        if isinstance(self.system, Dual):
+            b = self._off_zero(batch, w, a, b)
         if decays.single:
             return self.system.solve(batch.fold, self._as_matrix(decays.spread(a - b * decays.group_sums(w**2))), r)
         frozen = self._as_matrix(decays.spread(a))
@@ -182,6 +185,12 @@ class ClosedFormResponse(BestResponse):
         lift = torch.linalg.solve_ex(small, b * decays.group_sums(w * u.flatten(-2)))[0]
         column = (decays.spread(lift) * w).unflatten(-1, self.rhs.shape[-2:])
         return u + self.system.solve(batch.fold, frozen, column)
+
+    def _off_zero(self, batch: Batch, w: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """The b_g, changed where a_g - b_g |w_g|^2, which the dual form divides by, is less than its rounding error."""
+        floor = torch.maximum(NEXT_TO_NOTHING * a, CURVATURE_ROUNDING * self.system.trace[batch.fold][:, None])
+        squares = self.problem.coefficient_decays.group_sums(w**2).clamp(min=torch.finfo(w.dtype).tiny)
+        return torch.where((a - b * squares).abs() < floor, (a - floor) / squares, b)
 
     def _saddles(self, batch: Batch, w: Tensor) -> Saddles:
         """Negative curvature of the inner problems at w."""

@@ -30,7 +30,7 @@ class Fit(NamedTuple):
     n_steps: int
     dropped: bool  # whether the noise was
     interrupted: bool
-    judged: Judged | None  # what training rows say of sigma, if it is they that it is fitted to
+    judged: Judged | None  # what rows say of sigma, where training does not move it
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Job:
             curve = [Record(record.step, *(values[own] for values in record[1:])) for record in trained.curve]
             n_rollbacks = int(trained.n_rollbacks[own].sum())
             moments = first[own], second[own], done
-            ends = trained.n_steps, trained.dropped, trained.interrupted, judged if alone else None
+            kept = judged if isinstance(model.noise, FixedScale) else None
+            ends = trained.n_steps, trained.dropped, trained.interrupted, kept
             fits.append(Fit(model, back, curve, n_rollbacks, moments, *ends))
         return fits
 
