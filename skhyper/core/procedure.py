@@ -152,7 +152,7 @@ class _Procedure:
         if not self.response.scans:
             self._descend_family()
             return
-        scans: list[Scan] = []
+        scans: list[tuple[float, Scan]] = []
         stopped: BaseException | None = None
         try:
             self._scan_family(scans)
@@ -162,7 +162,7 @@ class _Procedure:
         if stopped is not None:
             raise stopped
 
-    def _scan_family(self, scans: list[Scan]) -> None:
+    def _scan_family(self, scans: list[tuple[float, Scan]]) -> None:
         """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way.
 
         Of wide data the tuned global alpha may say nothing: its curve is flat where ridge regression interpolates, and
@@ -175,10 +175,10 @@ class _Procedure:
             self.journal.budget.check()
             scan = self._scan_around(q, centre, path)
             path = scan.path
-            if q < 2 and tops is not None:
-                scan = min(scan, self._scan_around(q, tops(q)), key=lambda found: found.value)
             if q < 2:
-                scans.append(scan)
+                scans.append((q, scan))
+            if q < 2 and tops is not None:
+                scans.append((q, self._scan_around(q, tops(q))))
 
     def _scan_around(self, q: float, centre: float, path: Tensor | None = None) -> Scan:
         points = [centre + x for x in FAMILY_GRID]
@@ -203,20 +203,27 @@ class _Procedure:
 
         return centre
 
-    def _refine_family(self, scans: list[Scan]) -> None:
-        """From the lowest point of each scan to the minimum: the first evaluations of all as one batch."""
+    def _refine_family(self, scans: list[tuple[float, Scan]]) -> None:
+        """From the lowest point of each scan to the minimum: the first evaluations of all as one batch.
+
+        Of two scans of an exponent the one goes on whose lowest point is lower by these.
+        """
         if not scans:
             return
-        log_alpha = torch.stack([scan.log_alpha for scan in scans])
-        hyper = Hyper(log_alpha, torch.tensor(self.plan.exponents[: len(scans)], dtype=torch.float64))
-        w = torch.stack([scan.w for scan in scans])
+        log_alpha = torch.stack([scan.log_alpha for _, scan in scans])
+        hyper = Hyper(log_alpha, torch.tensor([q for q, _ in scans], dtype=torch.float64))
+        w = torch.stack([scan.w for _, scan in scans])
         first = self.response.evaluate_all(hyper, self.s2, w, FAMILY_STEP_TOL)
+        lowest: dict[float, tuple[Evaluation, Scan]] = {}
+        for known, (q, found) in zip(first, scans, strict=True):
+            if q not in lowest or not lowest[q][0].value <= known.value:
+                lowest[q] = known, found
         objective = Objective(self.plan.log_scale, self.n)
         ends = {}
-        for known, lowest in zip(first, scans, strict=True):
-            name = f"family, q = {float(known.hyper.exponent):g}"
-            proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, lowest.curvature)
-            ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
+        for q, (known, found) in lowest.items():
+            name = f"family, q = {q:g}"
+            proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, found.curvature)
+            ends[name] = self._run(self.response, name, proposals, objective, found.w, FAMILY_STEP_TOL, known=known)
         for name, end in ends.items():
             if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
                 end.stop_reason = StopReason.SCANNED

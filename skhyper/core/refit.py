@@ -93,7 +93,11 @@ def _refit_one(response: BestResponse, hyper: Hyper, s2: Tensor, start: Tensor, 
 
 
 def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2: Tensor, start: Tensor) -> Fitted:
-    """Each member from the mean of its folds' weights, as many at once as fit; decays are those of the best member."""
+    """Each member from the mean of its folds' weights, as many at once as fit; decays are those of the best member.
+
+    Folds of wide data agree too little for that: below q = 1 their mean may lead to a bad minimum, so that members come
+    down through the exponents.
+    """
     decays, total = response.problem.decays, chosen.mixture[0] * start
     log_decays = decays.log_decays(start, chosen.hyper, s2)
     family = zip(result.snapshots[1:], chosen.mixture[1:], strict=False)
@@ -102,7 +106,10 @@ def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2:
         part, weights = zip(*members[i : i + response.capacity], strict=True)
         log_alpha, exponent = (torch.stack(t) for t in zip(*(member.hyper[:2] for member in part), strict=True))
         at_folds = torch.stack([member.w.mean(0, keepdim=True) for member in part])
-        w = response.solve(Hyper(log_alpha, exponent), s2, at_folds, AVERAGE_TOL)
+        if response.problem.wide:
+            w = torch.stack([descend(response, member.hyper, s2, start, AVERAGE_TOL) for member in part])
+        else:
+            w = response.solve(Hyper(log_alpha, exponent), s2, at_folds, AVERAGE_TOL)
         total = total + torch.einsum("m,mkj->kj", w.new_tensor(weights), w)
         for member, own in zip(part, w, strict=True):
             if member.hyper is chosen.hyper:
