@@ -124,9 +124,14 @@ class Problem(Folds):
         return float(squares.mean())
 
     @property
+    def columns_a_row(self) -> float:
+        """Columns for each training row of the largest fold."""
+        return self.design.n_columns / int((self.train > 0).sum(-1).max())
+
+    @property
     def wide(self) -> bool:
         """Whether every fold has more columns than training rows."""
-        return self.design.n_columns > int((self.train > 0).sum(-1).max())
+        return self.columns_a_row > 1
 
     def shrunk(self, log_alpha: Tensor) -> Tensor:
         """How far log alpha lies above where ridge regression on wide data has shrunk all weights; 0 below it.

@@ -32,6 +32,8 @@ LOOSEST = 1e-4  # and this at first
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
 FAR = 20.0  # log alpha above the curvature where weights are as good as proportional to slopes at zero
+MANY = 3.0  # columns for each training row
+VALLEY = 0.01  # relative change of the held-out loss about the global alpha of wide data from which it means something
 TOP = 0.25  # how far below the alpha at which the last weights vanish scans of wide data begin
 FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
 EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
@@ -166,19 +168,26 @@ class _Procedure:
         """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way.
 
         Of wide data the tuned global alpha may say nothing: its curve is flat where ridge regression interpolates, and
-        where it has shrunk all weights. So there a second scan of each begins where the first weights leave zero.
+        where it has shrunk all weights. So there a scan begins where the first weights leave zero; and another one
+        about the global alpha, unless there are many more columns than rows and that has no valley.
         """
         row = self.snapshots[0].hyper.log_alpha
-        centre, path = float(row - self.problem.shrunk(row)), None
-        tops = self._tops() if self.problem.wide else None
-        for q in (2.0, *self.plan.exponents):
+        centre, tops = float(row - self.problem.shrunk(row)), self._tops() if self.problem.wide else None
+        lead = self._scan_around(2.0, centre)
+        relief = lead.relief / (1.0 if self.plan.log_scale else self._loss)
+        path, valley = lead.path, self.problem.columns_a_row < MANY or relief > VALLEY
+        for q in self.plan.exponents:
             self.journal.budget.check()
-            scan = self._scan_around(q, centre, path)
-            path = scan.path
-            if q < 2:
-                scans.append((q, scan))
-            if q < 2 and tops is not None:
+            if valley:
+                scans.append((q, self._scan_around(q, centre, path)))
+                path = scans[-1][1].path
+            if tops is not None:
                 scans.append((q, self._scan_around(q, tops(q))))
+
+    @property
+    def _loss(self) -> float:
+        """Of the tuned global alpha."""
+        return abs(float(self.snapshots[0].fold_losses.mean()))
 
     def _scan_around(self, q: float, centre: float, path: Tensor | None = None) -> Scan:
         points = [centre + x for x in FAMILY_GRID]

@@ -32,6 +32,7 @@ class Scan(NamedTuple):
     log_alpha: Tensor  # where it is lowest by interpolation
     curvature: float  # of the objective there; 0 where it is not known
     w: Tensor  # weights at the lowest point, (K, n_weights)
+    relief: float  # how far the objective varies
     path: Tensor | None  # weights along the whole grid where they were solved at once, (points, K, n_weights)
 
 
@@ -79,7 +80,7 @@ def scan(
             todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds), best[None]
     i = int(values.argmin())
     vertex, curvature = _vertex(log_alpha, values, i)
-    return Scan(vertex, curvature, best, whole)
+    return Scan(vertex, curvature, best, float(values.max() - values.min()), whole)
 
 
 def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:
