@@ -4,7 +4,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -154,7 +154,7 @@ class _Procedure:
         if not self.response.scans:
             self._descend_family()
             return
-        scans: list[tuple[float, Scan]] = []
+        scans: list[Scan] = []
         stopped: BaseException | None = None
         try:
             self._scan_family(scans)
@@ -164,7 +164,7 @@ class _Procedure:
         if stopped is not None:
             raise stopped
 
-    def _scan_family(self, scans: list[tuple[float, Scan]]) -> None:
+    def _scan_family(self, scans: list[Scan]) -> None:
         """A scan for each exponent, each from the weights of the one before it; q = 2 only leads the way.
 
         Of wide data the tuned global alpha may say nothing: its curve is flat where ridge regression interpolates, and
@@ -178,11 +178,23 @@ class _Procedure:
         path, valley = lead.path, self.problem.columns_a_row < MANY or relief > VALLEY
         for q in self.plan.exponents:
             self.journal.budget.check()
-            if valley:
-                scans.append((q, self._scan_around(q, centre, path)))
-                path = scans[-1][1].path
+            found = [self._scan_around(q, centre, path)] if valley else []
+            path = found[0].path if valley else None
             if tops is not None:
-                scans.append((q, self._scan_around(q, tops(q))))
+                found.append(self._scan_around(q, tops(q)))
+            scans.append(found[0] if len(found) == 1 else self._lower(q, found))
+
+    def _lower(self, q: float, scans: list[Scan]) -> Scan:
+        """Of several scans of an exponent the one whose lowest point is lower by an evaluation, and weights of that."""
+        known = self._evaluated([q] * len(scans), scans)
+        best = min(range(len(scans)), key=lambda i: known[i].value if math.isfinite(known[i].value) else math.inf)
+        return scans[best]._replace(w=known[best].w)
+
+    def _evaluated(self, exponents: Sequence[float], scans: list[Scan]) -> list[Evaluation]:
+        """The lowest points of scans, as one batch."""
+        log_alpha, w = torch.stack([scan.log_alpha for scan in scans]), torch.stack([scan.w for scan in scans])
+        hyper = Hyper(log_alpha, torch.tensor(exponents, dtype=torch.float64))
+        return self.response.evaluate_all(hyper, self.s2, w, FAMILY_STEP_TOL)
 
     @property
     def _loss(self) -> float:
@@ -212,27 +224,17 @@ class _Procedure:
 
         return centre
 
-    def _refine_family(self, scans: list[tuple[float, Scan]]) -> None:
-        """From the lowest point of each scan to the minimum: the first evaluations of all as one batch.
-
-        Of two scans of an exponent the one goes on whose lowest point is lower by these.
-        """
+    def _refine_family(self, scans: list[Scan]) -> None:
+        """From the lowest point of each scan to the minimum: the first evaluations of all as one batch."""
         if not scans:
             return
-        log_alpha = torch.stack([scan.log_alpha for _, scan in scans])
-        hyper = Hyper(log_alpha, torch.tensor([q for q, _ in scans], dtype=torch.float64))
-        w = torch.stack([scan.w for _, scan in scans])
-        first = self.response.evaluate_all(hyper, self.s2, w, FAMILY_STEP_TOL)
-        lowest: dict[float, tuple[Evaluation, Scan]] = {}
-        for known, (q, found) in zip(first, scans, strict=True):
-            if q not in lowest or not lowest[q][0].value <= known.value:
-                lowest[q] = known, found
+        first = self._evaluated(self.plan.exponents[: len(scans)], scans)
         objective = Objective(self.plan.log_scale, self.n)
         ends = {}
-        for q, (known, found) in lowest.items():
-            name = f"family, q = {q:g}"
-            proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, found.curvature)
-            ends[name] = self._run(self.response, name, proposals, objective, found.w, FAMILY_STEP_TOL, known=known)
+        for known, lowest in zip(first, scans, strict=True):
+            name = f"family, q = {float(known.hyper.exponent):g}"
+            proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, lowest.curvature)
+            ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
         for name, end in ends.items():
             if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
                 end.stop_reason = StopReason.SCANNED
