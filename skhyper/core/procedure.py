@@ -4,7 +4,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -19,6 +19,7 @@ from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
 from .scan import PATIENCE, Grid, Scan, scan
+from .wide import first_alphas, unit_scale
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
@@ -31,10 +32,8 @@ DEAR_STEP_TOL = 1e-5  # where evaluations are dear this at the end,
 LOOSEST = 1e-4  # and this at first
 FAMILY_TOL = 1.0  # gradient to which a row of the family is tuned: the vertex of the scan as a rule
 FAMILY_STEP_TOL = 1e-4  # and the accuracy of its weights
-FAR = 20.0  # log alpha above the curvature where weights are as good as proportional to slopes at zero
 MANY = 3.0  # columns for each training row
 VALLEY = 0.01  # relative change of the held-out loss about the global alpha of wide data from which it means something
-TOP = 0.25  # how far below the alpha at which the last weights vanish scans of wide data begin
 FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradient,
 EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
 FIRST_STEP = 0.25  # the length of its first step,
@@ -76,14 +75,6 @@ def tune(
 ) -> Result:
     """Run the stages of the plan; a spent budget or an interruption ends it with what there is."""
     return _Procedure(algorithm.bind(problem), plan, Journal(budget, observer)).run()
-
-
-def unit_scale(problem: Problem, row: Snapshot, w: Tensor) -> Tensor:
-    """s^2 of the family: the mean square of the weights of the tuned global alpha, where that has not shrunk them all.
-
-    Else they are multiplied by how far it is beyond, and the family's alphas keep to the size of the data.
-    """
-    return problem.decays.scale(w) * (2 * problem.shrunk(row.hyper.log_alpha)).exp()
 
 
 class _Procedure:
@@ -172,16 +163,17 @@ class _Procedure:
         about the global alpha, unless there are many more columns than rows and that has no valley.
         """
         row = self.snapshots[0].hyper.log_alpha
-        centre, tops = float(row - self.problem.shrunk(row)), self._tops() if self.problem.wide else None
+        centre = float(row - self.problem.shrunk(row))
+        tops = first_alphas(self.response, self.s2) if self.problem.wide else None
         lead = self._scan_around(2.0, centre)
-        relief = lead.relief / (1.0 if self.plan.log_scale else self._loss)
-        path, valley = lead.path, self.problem.columns_a_row < MANY or relief > VALLEY
+        least = VALLEY * (1.0 if self.plan.log_scale else self._loss)
+        path, valley = lead.path, self.problem.columns_a_row < MANY or lead.relief > least
         for q in self.plan.exponents:
             self.journal.budget.check()
             found = [self._scan_around(q, centre, path)] if valley else []
             path = found[0].path if valley else None
             if tops is not None:
-                found.append(self._scan_around(q, tops(q)))
+                found.append(self._scan_around(q, tops(q) - FAMILY_GRID[0]))
             scans.append(found[0] if len(found) == 1 else self._lower(q, found))
 
     def _lower(self, q: float, scans: list[Scan]) -> Scan:
@@ -204,25 +196,6 @@ class _Procedure:
     def _scan_around(self, q: float, centre: float, path: Tensor | None = None) -> Scan:
         points = [centre + x for x in FAMILY_GRID]
         return self._scan(f"family, q = {q:g}", points, q, path, patience=FAMILY_PATIENCE)
-
-    def _tops(self) -> Callable[[float], float]:
-        """Exponent -> the centre of its scan, whose first point is near the alpha at which the last weights vanish.
-
-        With g the largest slope of the loss at zero weights, and v the weight that this decay alone would have without
-        a penalty, alpha s (v / s)^(q - 1) = g.
-        """
-        far = torch.tensor(math.log(max(self.problem.curvature(), 1e-300)) + FAR, dtype=torch.float64)
-        w = self.response.solve(Hyper(far, torch.tensor(2.0, dtype=torch.float64)), torch.ones_like(self.s2))
-        decays, unit = self.problem.decays, self.s2.log() / 2
-        sums = decays.group_sums(w.square()) / decays.sizes.to(w)
-        slope = far + sums.amax(-1).clamp(min=1e-300).log() / 2
-        size = slope - math.log(max(self.problem.curvature(), 1e-300)) - unit
-        first = FAMILY_GRID[0] + TOP
-
-        def centre(q: float) -> float:
-            return float((slope - unit + (1 - q) * size).mean()) - first
-
-        return centre
 
     def _refine_family(self, scans: list[Scan]) -> None:
         """From the lowest point of each scan to the minimum: the first evaluations of all as one batch."""

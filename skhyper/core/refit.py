@@ -12,9 +12,9 @@ from torch import Tensor
 from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .problem import Problem
-from .procedure import unit_scale
 from .result import Result, Snapshot
 from .selection import confidence, stacking_weights
+from .wide import unit_scale
 from .zeros import FINE_EPS, exact_zeros
 
 AVERAGE = "average over exponents"
