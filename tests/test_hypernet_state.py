@@ -178,6 +178,10 @@ def weighted_scores():
     return {"density": density, "crps": -np.average(model.crps(X[test], Y[test]), weights=WEIGHTS[test])}
 
 
+@pytest.mark.skipif(
+    not hasattr(GridSearchCV, "_check_scorers_accept_sample_weight"),
+    reason="without routing this scikit-learn sends scorers no weights",
+)
 def test_weights_of_a_search_reach_its_scorers(weighted_scores):
     scoring = {"density": log_prob_scorer, "crps": crps_scorer, "r2": "r2"}
     search = GridSearchCV(regressor(), {"random_state": [0]}, scoring=scoring, refit="density", cv=KFold(2))
