@@ -7,7 +7,6 @@ Folds share hyperparameters, never weights. A fold sees its training rows throug
 rows are copied; a row of weight zero in both does not exist for it.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -22,12 +21,6 @@ from .losses import Loss
 from .main_network import MainNetwork
 from .networks import LinearNetwork
 from .recipe import Recipe
-
-# Alpha over the mean eigenvalue of wide data from which ridge regression has shrunk all weights.
-SHRUNK = 10.0
-# How far beyond that log alpha counts.
-FURTHEST = 50.0
-TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -132,17 +125,6 @@ class Problem(Folds):
     def wide(self) -> bool:
         """Whether every fold has more columns than training rows."""
         return self.columns_a_row > 1
-
-    def shrunk(self, log_alpha: Tensor) -> Tensor:
-        """How far log alpha lies above where ridge regression on wide data has shrunk all weights; 0 below it.
-
-        There they are inversely proportional to alpha: it is `SHRUNK` times the mean of the eigenvalues but zeros.
-        """
-        if not self.wide:
-            return torch.zeros_like(log_alpha)
-        n_rows = float((self.train > 0).sum(-1).double().mean())
-        eigenvalue = self.curvature() * self.design.n_columns / n_rows
-        return (log_alpha - math.log(SHRUNK * max(eigenvalue, TINY))).clamp(0.0, FURTHEST)
 
     def take_output(self, t: int) -> Self:
         """The problem of one output under one decay."""

@@ -19,7 +19,7 @@ from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
 from .scan import PATIENCE, Grid, Scan, scan
-from .wide import first_alphas, unit_scale
+from .wide import first_alphas, shrunk, unit_scale
 
 # Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
 # to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
@@ -163,10 +163,10 @@ class _Procedure:
         about the global alpha, unless there are many more columns than rows and that has no valley.
         """
         row = self.snapshots[0].hyper.log_alpha
-        centre = float(row - self.problem.shrunk(row))
+        centre = float(row - shrunk(self.problem, row))
         tops = first_alphas(self.response, self.s2) if self.problem.wide else None
         lead = self._scan_around(2.0, centre)
-        least = VALLEY * (1.0 if self.plan.log_scale else self._loss)
+        least = VALLEY * (1.0 if self.plan.log_scale else abs(float(self.snapshots[0].fold_losses.mean())))
         path, valley = lead.path, self.problem.columns_a_row < MANY or lead.relief > least
         for q in self.plan.exponents:
             self.journal.budget.check()
@@ -187,11 +187,6 @@ class _Procedure:
         log_alpha, w = torch.stack([scan.log_alpha for scan in scans]), torch.stack([scan.w for scan in scans])
         hyper = Hyper(log_alpha, torch.tensor(exponents, dtype=torch.float64))
         return self.response.evaluate_all(hyper, self.s2, w, FAMILY_STEP_TOL)
-
-    @property
-    def _loss(self) -> float:
-        """Of the tuned global alpha."""
-        return abs(float(self.snapshots[0].fold_losses.mean()))
 
     def _scan_around(self, q: float, centre: float, path: Tensor | None = None) -> Scan:
         points = [centre + x for x in FAMILY_GRID]

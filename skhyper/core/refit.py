@@ -104,11 +104,11 @@ def _refit_average(response: BestResponse, result: Result, chosen: Snapshot, s2:
     members = [(member, weight) for member, weight in family if weight > 0]
     for i in range(0, len(members), response.capacity):
         part, weights = zip(*members[i : i + response.capacity], strict=True)
-        log_alpha, exponent = (torch.stack(t) for t in zip(*(member.hyper[:2] for member in part), strict=True))
-        at_folds = torch.stack([member.w.mean(0, keepdim=True) for member in part])
         if response.problem.wide:
             w = torch.stack([descend(response, member.hyper, s2, start, AVERAGE_TOL) for member in part])
         else:
+            log_alpha, exponent = (torch.stack(t) for t in zip(*(member.hyper[:2] for member in part), strict=True))
+            at_folds = torch.stack([member.w.mean(0, keepdim=True) for member in part])
             w = response.solve(Hyper(log_alpha, exponent), s2, at_folds, AVERAGE_TOL)
         total = total + torch.einsum("m,mkj->kj", w.new_tensor(weights), w)
         for member, own in zip(part, w, strict=True):

@@ -17,7 +17,21 @@ from .result import Snapshot
 
 FAR = 20.0  # log alpha above the curvature where weights are as good as proportional to slopes at zero
 TOP = 0.25  # how far below the alpha at which the last weights vanish scans begin
+SHRUNK = 10.0  # alpha over the mean eigenvalue from which ridge regression has shrunk all weights,
+FURTHEST = 50.0  # and how far beyond that log alpha counts
 TINY = 1e-300
+
+
+def shrunk(problem: Problem, log_alpha: Tensor) -> Tensor:
+    """How far log alpha lies above where ridge regression on wide data has shrunk all weights; 0 below it.
+
+    There they are inversely proportional to alpha: it is `SHRUNK` times the mean of the eigenvalues but zeros.
+    """
+    if not problem.wide:
+        return torch.zeros_like(log_alpha)
+    n_rows = float((problem.train > 0).sum(-1).double().mean())
+    eigenvalue = problem.curvature() * problem.design.n_columns / n_rows
+    return (log_alpha - math.log(SHRUNK * max(eigenvalue, TINY))).clamp(0.0, FURTHEST)
 
 
 def unit_scale(problem: Problem, row: Snapshot, w: Tensor) -> Tensor:
@@ -25,7 +39,7 @@ def unit_scale(problem: Problem, row: Snapshot, w: Tensor) -> Tensor:
 
     Else they are multiplied by how far it is beyond, and the family's alphas keep to the size of the data.
     """
-    return problem.decays.scale(w) * (2 * problem.shrunk(row.hyper.log_alpha)).exp()
+    return problem.decays.scale(w) * (2 * shrunk(problem, row.hyper.log_alpha)).exp()
 
 
 def first_alphas(response: BestResponse, s2: Tensor) -> Callable[[float], float]:

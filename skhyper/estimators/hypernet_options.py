@@ -218,6 +218,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=name).cpu().new_empty(0, device=name).device
+        there = torch.zeros(1, device=name)
+        there.cpu()
+        return there.device
+    # Unknown names, and backends without a device; torch without CUDA; devices that hold no numbers, as "meta".
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f'device must be "auto" or a device of this machine, got {name!r}.') from error

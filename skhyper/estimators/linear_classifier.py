@@ -28,7 +28,7 @@ class BalancedSearch(HyperTrainingSearchCV):
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if self.estimator.class_weight != "balanced" or labels.ndim != 1:
             return job
-        classes = np.unique(labels)
+        classes = job.target.classes
         weights = dict(zip(classes, class_weights("balanced", classes, labels, job.sample_weight), strict=True))
         return job._replace(target=make_target(clone(self.estimator).set_params(class_weight=weights), y))
 
