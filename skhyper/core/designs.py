@@ -16,6 +16,8 @@ from torch import Tensor
 
 # A column whose Gram entry loses more than this share by subtraction is summed again from its rows.
 CANCELLATION = 1e-6
+# What is left of a constant column by rounding is below this times its size, in units of the arithmetic's precision.
+CONSTANT = 100.0
 # Rows are taken in blocks whose weighted copies stay below this many entries.
 BLOCK = 1 << 22
 
@@ -69,6 +71,12 @@ class Design(ABC):
     def column_sums(self, c: Tensor) -> Tensor:
         """X_k' c_k: (K, n) -> (K, p)."""
         return self.rmatvec(c[..., None])[..., 0]
+
+    def centred_squares(self, c: Tensor) -> Tensor:
+        """sum_i c_ki (x_ij - mean_kj)^2 with the weighted means, zero where a column is constant: (K, n) -> (K, p)."""
+        squares = self.squares(c)
+        rest = squares - self.column_sums(c) ** 2 / _positive(c.sum(-1, keepdim=True))
+        return torch.where(rest > CONSTANT * torch.finfo(c.dtype).eps * squares, rest, 0.0)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,18 @@ class DenseDesign(Design):
 
     def squares(self, c: Tensor) -> Tensor:
         return self.square_rmatvec(c[..., None])[..., 0]
+
+    def centred_squares(self, c: Tensor) -> Tensor:
+        """From columns whose overall means are subtracted first, so that offsets do not cancel."""
+        shift = self.x.mean(-2, keepdim=True)
+        sums, squares = c.new_zeros(len(c), self.n_columns), c.new_zeros(len(c), self.n_columns)
+        for rows in _blocks(self.n_rows, self.x[..., :1, :].numel()):
+            part = DenseDesign(self.x[..., rows, :] - shift)
+            sums += part.column_sums(c[:, rows])
+            squares += part.squares(c[:, rows])
+        rest = squares - sums**2 / _positive(c.sum(-1, keepdim=True))
+        size = torch.finfo(c.dtype).eps * self.x.abs().amax(-2)
+        return torch.where(rest > CONSTANT * size**2 * c.sum(-1, keepdim=True), rest, 0.0)
 
 
 @dataclass(frozen=True)
@@ -225,6 +245,10 @@ def _product_by_fold(x: Tensor, v: Tensor) -> Tensor:
     columns = v.movedim((-3, -2), (0, 1))
     product = (x @ columns.flatten(2)).reshape(*x.shape[:2], *columns.shape[2:])
     return product.movedim((0, 1), (-3, -2))
+
+
+def _positive(x: Tensor) -> Tensor:
+    return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _blocks(n_rows: int, entries_per_row: int) -> list[slice]:

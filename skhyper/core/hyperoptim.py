@@ -2,8 +2,8 @@
 
 The objective that they lower is in a unit of its own, the same for all stages:
 
-    log outer + sum_g z_g^2 / (n tau^2)            for squared losses (n validation rows: (n/2) log loss is a NLL)
-    outer + sum_g z_g^2 / (2 n tau^2)              for negative log-likelihoods and other losses
+    log(outer + floor) + sum_g z_g^2 / (n tau^2)   for losses with a unit (n validation rows: (n/2) log loss is a NLL)
+    outer + sum_g z_g^2 / (2 n tau^2)              for negative log-likelihoods and other losses without one
 """
 
 import math
@@ -37,21 +37,23 @@ TINY = 1e-300
 class Objective:
     """The outer loss and the prior of the free offsets, in the unit that proposals lower.
 
-    `tau` is the prior's standard deviation in log-decay units, `n` the number of validation rows.
+    `tau` is the prior's standard deviation in log-decay units, `n` the number of validation rows. Losses far below
+    `floor` are as good as zero: without one, the logarithm of data without noise falls for as long as decays do.
     """
 
     log_scale: bool
     n: float
     tau: float = 1.0
+    floor: float = 0.0
 
     def value(self, outer: float, offsets: Tensor | None) -> float:
         """The objective from the outer loss."""
-        data = math.log(max(outer, TINY)) if self.log_scale and outer == outer else outer
+        data = math.log(max(outer + self.floor, TINY)) if self.log_scale and outer == outer else outer
         return data if offsets is None else data + self._weight * float(dot(offsets, offsets))
 
     def gradient(self, evaluation: Evaluation) -> Hyper:
         """The objective's gradient from the outer loss's."""
-        factor = 1 / max(evaluation.value, TINY) if self.log_scale else 1.0
+        factor = 1 / max(evaluation.value + self.floor, TINY) if self.log_scale else 1.0
         log_alpha, exponent, offsets = evaluation.gradient
         if offsets is not None and evaluation.hyper.offsets is not None:
             offsets = (2 * self._weight * evaluation.hyper.offsets).add_(offsets, alpha=factor)

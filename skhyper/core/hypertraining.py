@@ -26,6 +26,7 @@ from .walk import Pace, Walk
 
 FIRST_ALPHA = 0.2  # times the outer loss of constant outputs,
 FIRST_EVEN_ALPHA = 1e-3  # where decays are not divided by the weight of a batch
+FURTHEST = math.log(1e8)  # how far log alpha may move from there, if no bounds are given
 LENGTH = 1.0  # epochs of a stage at most,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
@@ -44,8 +45,8 @@ class TrainingPlan:
         Standard deviations of the prior of offsets around the global alpha; empty for none.
     exponents : tuple of float or None
         Exponents of the decay family to try, with an alpha of each layer; None: each layer's own, which moves.
-    bounds : tuple of float
-        Bounds of log alpha.
+    bounds : tuple of float, optional
+        Bounds of log alpha; if not given, `FURTHEST` to either side of where the search begins.
     log_scale : bool
         Whether the outer loss is a squared loss, whose logarithm is the objective.
     pace : Pace
@@ -54,7 +55,7 @@ class TrainingPlan:
 
     taus: tuple[float, ...] = ()
     exponents: tuple[float | None, ...] = ()
-    bounds: tuple[float, float] = (math.log(1e-8), math.log(1e8))
+    bounds: tuple[float, float] | None = None
     log_scale: bool = False
     pace: Pace = field(default_factory=Pace)
 
@@ -137,6 +138,8 @@ class _HyperTraining:
         self.seed, self.w, self.halves, self.most = seed, w, halves, journal.budget.max_iter
         self.s2 = torch.ones(problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
+        first = self._unit_alpha()
+        self.bounds = plan.bounds or (first - FURTHEST, first + FURTHEST)
         self.response = self._bind(problem.with_decays(global_decays(problem.decays)))
 
     def run(self, checkpoint: Checkpoint | None) -> Result:
@@ -222,13 +225,17 @@ class _HyperTraining:
             self._conclude(self.response)
 
     def _first_alpha(self) -> Tensor:
-        """A share of the outer loss of the best constant: log-losses and squared losses of any unit."""
+        """Where log alpha begins."""
+        return torch.tensor(self._unit_alpha(), dtype=torch.float64).clamp(*self.bounds)
+
+    def _unit_alpha(self) -> float:
+        """The log of a share of the outer loss of the best constant: log-losses and squared losses of any unit."""
         problem = self.problem
         f = problem.loss.start(problem.y, problem.train)
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
         share = FIRST_EVEN_ALPHA if problem.recipe.even_decay else FIRST_ALPHA
-        return (share * loss.abs()).clamp(min=1e-300).log().clamp(*self.plan.bounds)
+        return math.log(max(share * abs(float(loss)), 1e-300))
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""
@@ -262,7 +269,7 @@ class _HyperTraining:
             self.end.stop_reason = StopReason.INTERRUPTED
         if self.walk.moving:
             log_alpha = self.walk.hyper.log_alpha + (response.trainer.weight / first.trainer.weight).log()
-            walk.hyper = hyper._replace(log_alpha=log_alpha.clamp(*self.plan.bounds))
+            walk.hyper = hyper._replace(log_alpha=log_alpha.clamp(*self.bounds))
         if self.end.stop_reason in ENDED:
             end.stop_reason = self.end.stop_reason
         self.walk, self.end, self.stage = walk, end, stage
@@ -285,7 +292,7 @@ class _HyperTraining:
         objective = Objective(plan.log_scale, problem.n_validation, tau if hyper.offsets is not None else 1.0)
         self.stage = (name, count, tau)
         limits = None if problem.family is None else problem.family.limits()
-        self.walk = Walk(hyper, objective, plan.bounds, pace, moves_alpha=hyper.offsets is None, limits=limits)
+        self.walk = Walk(hyper, objective, self.bounds, pace, moves_alpha=hyper.offsets is None, limits=limits)
         self._run(response, limit)
 
     def _run(self, response: TrainedResponse, limit: int) -> None:

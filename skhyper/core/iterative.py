@@ -60,11 +60,6 @@ class IterativeResponse(BestResponse):
         """One candidate at a time."""
         return 1
 
-    def curvature(self) -> float:
-        """From the moments; constant columns count as in X."""
-        p = self.problem.network.n_features
-        return float(self.moments.gram.diagonal(dim1=-2, dim2=-1).sum(-1).mean() / p)
-
     @property
     def scans(self) -> bool:
         """No: a candidate costs as much as a step by hypergradient."""

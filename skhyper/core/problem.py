@@ -19,7 +19,7 @@ from .designs import Design
 from .layer_family import LayerFamily
 from .losses import Loss
 from .main_network import MainNetwork
-from .networks import LinearNetwork
+from .networks import Layers, LinearNetwork
 from .recipe import Recipe
 
 
@@ -108,13 +108,20 @@ class Problem(Folds):
         """d (inner loss without penalty) / d w: (..., K, n_weights)."""
         return self.network.pullback(self.train[..., None] * self.loss.gradient(self.outputs(w), self.y), self.design)
 
+    def constant_model(self) -> Tensor:
+        """No coefficients, and the intercepts and constants that the loss suggests: (K, n_weights)."""
+        outputs, (p, n_outputs) = self.loss.start(self.y, self.train), (self.network.n_features, self.network.n_outputs)
+        outputs = outputs.expand(self.n_folds, -1)
+        coefficients = outputs.new_zeros(self.n_folds, p, n_outputs)
+        return self.network.join(Layers(coefficients, outputs[:, :n_outputs], outputs[:, n_outputs:]))
+
+    def column_squares(self, c: Tensor) -> Tensor:
+        """sum_i c_i (x_ij - mean)^2, of the columns themselves where there is no intercept: (K, n) -> (K, p)."""
+        return self.design.centred_squares(c) if self.network.intercept else self.design.squares(c)
+
     def curvature(self) -> float:
         """Mean over folds and columns of sum_i train_i (x_ij - mean)^2: the unit of alpha."""
-        total = self.train.sum(-1, keepdim=True)
-        squares = self.design.squares(self.train)
-        if self.network.intercept:
-            squares = squares - self.design.column_sums(self.train) ** 2 / total
-        return float(squares.mean())
+        return float(self.column_squares(self.train).mean())
 
     @property
     def columns_a_row(self) -> float:

@@ -13,18 +13,21 @@ from torch import Tensor
 
 from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
+from .grid import alpha_range
 from .hyperoptim import Objective, QuasiNewton
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
-from .scan import PATIENCE, Grid, Scan, scan
+from .scan import Grid, Scan, scan
 from .wide import first_alphas, shrunk, unit_scale
 
-# Grids of the scans in log alpha, descending: the first relative to the curvature of the data, the family's relative
-# to the tuned global alpha. A minimum at an end moves the grid on until it lies inside or at a bound.
-GLOBAL_GRID = tuple(6.0 - 1.5 * i for i in range(22))
-COARSE_GRID = tuple(float(x) for x in range(2, -21, -2))  # where a scan is dear
+GLOBAL_STEP = 1.5  # between the points of a scan of the global alpha, in log alpha,
+COARSE_STEP = 2.0  # and where they are dear
+MOST_VALLEYS = 4  # of its curve that are refined
+NEGLIGIBLE = 1e-12  # of the constant model's loss: losses of data without noise are not tuned below this
+# The family's grid is relative to the tuned global alpha, descending. A minimum at an end moves the grid on until it
+# lies inside or at a bound.
 FAMILY_GRID = (2.25, 1.5, 0.75, 0.0, -0.75)
 FAMILY_PATIENCE = 1.5  # two points beyond the lowest, where they are solved one after the other: weak decays are dear
 STEP_TOL = 1e-8  # relative accuracy of the weights in a step of the proposals;
@@ -51,10 +54,10 @@ class Plan:
     taus : tuple of float
         Standard deviations of the prior of free residual decays, descending stiffness; empty for none. Infinity is no
         prior: outputs that have one decay each are then tuned apart.
-    bounds : tuple of float
-        Bounds of log alpha.
+    bounds : tuple of float, optional
+        Bounds of log alpha; those of the problem's own range if not given.
     log_scale : bool
-        Whether the outer loss is a squared loss, whose logarithm is the objective.
+        Whether the outer loss has a unit, as squared losses have, so that its logarithm is the objective.
     tol : float
         Tolerance of the hypergradient.
     competes : bool
@@ -64,7 +67,7 @@ class Plan:
 
     exponents: tuple[float, ...] = ()
     taus: tuple[float, ...] = ()
-    bounds: tuple[float, float] = (math.log(1e-8), math.log(1e8))
+    bounds: tuple[float, float] | None = None
     log_scale: bool = True
     tol: float = 1e-6
     competes: bool = True
@@ -84,6 +87,8 @@ class _Procedure:
         self.response, self.plan, self.journal = response, plan, journal
         self.problem = response.problem
         self.n = self.problem.n_validation
+        self.range = alpha_range(self.problem)
+        self.bounds = plan.bounds or self.range.bounds
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
@@ -110,25 +115,42 @@ class _Procedure:
         return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
 
     def _global(self) -> None:
-        scan = self._look(self.response)
-        self.curvature = scan.curvature
+        found = self._look(self.response)
+        self.curvature = found.lowest.curvature
         try:
-            objective = Objective(self.plan.log_scale, self.n)
-            start = Hyper(scan.log_alpha, torch.tensor(2.0, dtype=torch.float64))
-            proposals = QuasiNewton(start, objective, self.plan.bounds, self.plan.tol, scan.curvature)
-            self._stage("global alpha", proposals, objective, scan.w, 1, self._step_tol)
+            self._keep("global alpha", self._refine(self.response, "global alpha", found), 1)
         finally:
             if self.snapshots:
                 self.s2 = unit_scale(self.problem, self.snapshots[0], self.snapshots[0].w)
 
     def _look(self, response: BestResponse, suffix: str = "") -> Scan:
-        """Where the global alpha of a problem has its lowest minimum, roughly."""
-        centre = math.log(max(response.curvature(), 1e-300))
+        """The curve of the global alpha over all of its range."""
         if response.scans:
-            return self._scan("scan" + suffix, [centre + x for x in GLOBAL_GRID], 2.0, response=response)
+            return self._scan("scan" + suffix, self.range.points(GLOBAL_STEP), 2.0, response=response)
         pilot = response.take_folds(torch.arange(response.problem.n_folds) < 1)
-        scan = self._scan("scan of one fold" + suffix, [centre + x for x in COARSE_GRID], 2.0, response=pilot)
-        return scan._replace(w=scan.w.expand(response.problem.n_folds, -1))
+        found = self._scan("scan of one fold" + suffix, self.range.points(COARSE_STEP), 2.0, response=pilot)
+        n_folds = response.problem.n_folds
+        return found._replace(valleys=[valley._replace(w=valley.w.expand(n_folds, -1)) for valley in found.valleys])
+
+    def _refine(self, response: BestResponse, name: str, found: Scan) -> Stage:
+        """From each valley of the global alpha that may be the lowest down to its minimum; the lowest of these."""
+        objective, best = self._objective(response), Stage()
+        for valley in found.valleys[:MOST_VALLEYS]:
+            if valley.bound > best.value:
+                continue
+            starts = (valley.log_alpha, torch.tensor(valley.point, dtype=torch.float64))
+            for start in starts[: 1 + bool(valley.log_alpha != valley.point)]:
+                hyper = Hyper(start, torch.tensor(2.0, dtype=torch.float64))
+                proposals = QuasiNewton(hyper, objective, self.bounds, self.plan.tol, valley.curvature)
+                end = self._run(response, name, proposals, objective, valley.w, self._step_tol)
+                end.n_iter += best.n_iter
+                best = end if best.best is None or end.value < best.value else best
+                if end.stop_reason in ENDED:
+                    best.stop_reason = end.stop_reason
+                    return best
+                if end.value <= valley.value + abs(valley.value - valley.bound):
+                    break
+        return best
 
     @property
     def _step_tol(self) -> float:
@@ -180,11 +202,13 @@ class _Procedure:
         """Of several scans of an exponent the one whose lowest point is lower by an evaluation, and weights of that."""
         known = self._evaluated([q] * len(scans), scans)
         best = min(range(len(scans)), key=lambda i: known[i].value if math.isfinite(known[i].value) else math.inf)
-        return scans[best]._replace(w=known[best].w)
+        lowest = scans[best].lowest._replace(w=known[best].w)
+        return scans[best]._replace(valleys=[lowest, *scans[best].valleys[1:]])
 
     def _evaluated(self, exponents: Sequence[float], scans: list[Scan]) -> list[Evaluation]:
         """The lowest points of scans, as one batch."""
-        log_alpha, w = torch.stack([scan.log_alpha for scan in scans]), torch.stack([scan.w for scan in scans])
+        lowest = [found.lowest for found in scans]
+        log_alpha, w = torch.stack([low.log_alpha for low in lowest]), torch.stack([low.w for low in lowest])
         hyper = Hyper(log_alpha, torch.tensor(exponents, dtype=torch.float64))
         return self.response.evaluate_all(hyper, self.s2, w, FAMILY_STEP_TOL)
 
@@ -197,11 +221,11 @@ class _Procedure:
         if not scans:
             return
         first = self._evaluated(self.plan.exponents[: len(scans)], scans)
-        objective = Objective(self.plan.log_scale, self.n)
+        objective = self._objective()
         ends = {}
-        for known, lowest in zip(first, scans, strict=True):
+        for known, lowest in zip(first, (found.lowest for found in scans), strict=True):
             name = f"family, q = {float(known.hyper.exponent):g}"
-            proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, lowest.curvature)
+            proposals = QuasiNewton(known.hyper, objective, self.bounds, FAMILY_TOL, lowest.curvature)
             ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
         for name, end in ends.items():
             if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
@@ -214,10 +238,8 @@ class _Procedure:
         bounds = (exponents[-1], 2.0) if len(exponents) > 1 else None
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
-        objective = Objective(self.plan.log_scale, self.n)
-        search = partial(
-            QuasiNewton, bounds=self.plan.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
-        )
+        objective = self._objective()
+        search = partial(QuasiNewton, bounds=self.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP)
         first = search(hyper, objective)
         lead = self._run(self._pilot, "family of one fold", first, objective, start.w[:1], EXPONENT_STEP_TOL)
         if lead.best is None or lead.stop_reason in ENDED:
@@ -250,15 +272,13 @@ class _Procedure:
         reasons = [StopReason.CONVERGED]
 
         def tune_one(part: BestResponse, t: int, start: Tensor | None) -> Tensor:
-            w, curvature = None, self.curvature
             if start is None:
-                found = self._look(part, f", output {t}")
-                start, curvature, w = found.log_alpha, found.curvature, found.w
-            objective = Objective(self.plan.log_scale, part.problem.n_validation)
-            hyper = shared.hyper._replace(log_alpha=start)
-            proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, curvature)
-            s2 = self.s2[: part.problem.n_folds]
-            end = run(part, proposals, objective, s2, self.journal, stage=f"{name}: {t}", w=w, tol=STEP_TOL)
+                end = self._refine(part, f"{name}: {t}", self._look(part, f", output {t}"))
+            else:
+                hyper, objective = shared.hyper._replace(log_alpha=start), self._objective(part)
+                proposals = QuasiNewton(hyper, objective, self.bounds, self.plan.tol, self.curvature)
+                s2 = self.s2[: part.problem.n_folds]
+                end = run(part, proposals, objective, s2, self.journal, stage=f"{name}: {t}", w=None, tol=STEP_TOL)
             tuned = end.snapshot(name, 1, self.journal.budget.seconds)
             self._raise_if_ended(tuned)
             if tuned.stop_reason != StopReason.CONVERGED:
@@ -269,7 +289,7 @@ class _Procedure:
         by_fold = [shared.hyper._replace(offsets=x - shared.hyper.log_alpha) for x in alphas.by_fold]
         hyper = shared.hyper._replace(offsets=alphas.log_alpha - shared.hyper.log_alpha)
         end = self.response.evaluate(hyper, self.s2, shared.w, self._step_tol)
-        self.journal.evaluated(name, end, Objective(self.plan.log_scale, self.n).value(end.value, None))
+        self.journal.evaluated(name, end, self._objective().value(end.value, None))
         losses = end.fold_losses
         if self.plan.competes and len(by_fold) > 1:
             losses = torch.cat([self._fold_loss(each, k) for k, each in enumerate(by_fold)])
@@ -299,8 +319,8 @@ class _Procedure:
     def _descend_offsets(
         self, name: str, response: BestResponse, hyper: Hyper, w: Tensor, s2: Tensor, tau: float
     ) -> Snapshot:
-        objective = Objective(self.plan.log_scale, response.problem.n_validation, tau)
-        proposals = QuasiNewton(hyper, objective, self.plan.bounds, self.plan.tol, self.curvature)
+        objective = self._objective(response, tau)
+        proposals = QuasiNewton(hyper, objective, self.bounds, self.plan.tol, self.curvature)
         count = 1 + bool(self.plan.exponents) + self.problem.decays.n_groups
         end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
         return end.snapshot(name, count, self.journal.budget.seconds)
@@ -351,6 +371,17 @@ class _Procedure:
             known=known,
         )
 
+    def _objective(self, response: BestResponse | None = None, tau: float = 1.0) -> Objective:
+        """What is lowered, on the rows that judge a best response."""
+        problem = self.problem if response is None else response.problem
+        return Objective(self.plan.log_scale, problem.n_validation, tau, self._floor)
+
+    @cached_property
+    def _floor(self) -> float:
+        """A loss that is as good as zero."""
+        constant = float(self.problem.fold_losses(self.problem.constant_model()).mean())
+        return NEGLIGIBLE * constant if self.plan.log_scale and math.isfinite(constant) else 0.0
+
     def _scan(
         self,
         stage: str,
@@ -358,9 +389,9 @@ class _Procedure:
         q: float,
         path: Tensor | None = None,
         response: BestResponse | None = None,
-        patience: float = PATIENCE,
+        patience: float = math.inf,
     ) -> Scan:
         response = response or self.response
-        objective = Objective(self.plan.log_scale, self.n)
-        grid = Grid(points, self.plan.bounds, q, path, patience)
+        objective = self._objective(response)
+        grid = Grid(points, self.bounds, q, path, patience)
         return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

@@ -1,4 +1,4 @@
-"""Scans: outer losses along a grid of log alpha, as many points at once as fit."""
+"""Scans: outer losses along a grid of log alpha, as many points at once as fit, and the valleys of their curve."""
 
 import math
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from .decays import Hyper
 from .hyperoptim import Objective
 from .loop import Journal, OutOfBudget
 
-PATIENCE = 4.0  # units of log alpha below the lowest point after which a scan in parts ends, if not told otherwise
 TOL = 1e-2  # relative accuracy of the weights
+ROUGH = 2e-3  # and what that leaves of the objective as an error, relative where it is not a logarithm
 FLAT = 1e-5  # of the objective: a scan goes on beyond an end only while a step gains more
 
 
@@ -22,18 +22,32 @@ class Grid(NamedTuple):
     points: list[float]  # descending and equally spaced; clipped to the bounds
     bounds: tuple[float, float]
     exponent: float
-    path: Tensor | None  # warm starts for the points, from a scan of another exponent
-    patience: float = PATIENCE
+    path: Tensor | None = None  # warm starts for the points, from a scan of another exponent
+    patience: float = math.inf  # units of log alpha below the lowest point after which a scan in parts ends
+
+
+class Valley(NamedTuple):
+    """A local minimum of the objective along the grid."""
+
+    point: float  # the lowest log alpha that was solved
+    value: float  # the objective there
+    w: Tensor  # weights there, (K, n_weights)
+    log_alpha: Tensor  # where the minimum lies by interpolation, ()
+    curvature: float  # second derivative of the objective there; 0 where it is not known
+    bound: float  # the objective of the valley is not below this, as far as its points tell
 
 
 class Scan(NamedTuple):
-    """Where the objective is lowest along the grid."""
+    """What the objective is like along the grid."""
 
-    log_alpha: Tensor  # where it is lowest by interpolation
-    curvature: float  # of the objective there; 0 where it is not known
-    w: Tensor  # weights at the lowest point, (K, n_weights)
+    valleys: list[Valley]  # ascending in their lowest value
     relief: float  # how far the objective varies
     path: Tensor | None  # weights along the whole grid where they were solved at once, (points, K, n_weights)
+
+    @property
+    def lowest(self) -> Valley:
+        """The valley with the lowest point."""
+        return self.valleys[0]
 
 
 def scan(
@@ -53,62 +67,88 @@ def scan(
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
     at_once = response.capacity >= len(todo)
     start = path if path is not None and len(path) == len(todo) else None
-    log_alpha, values = s2.new_zeros(0), s2.new_zeros(0)
+    log_alpha, values, weights = s2.new_zeros(0), s2.new_zeros(0), list[Tensor | None]()
     whole: Tensor | None = None
-    best, beyond = s2.new_zeros(0), 0  # points that were added where the lowest lay at an end: twice as many each time
+    beyond, before = 0, math.inf  # points added where the lowest lay at an end, twice as many each time; what it was
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
         losses = fold_losses.mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
-        gain = float(values.min() - new.min()) if beyond else math.inf
         whole = w if at_once and whole is None else whole
-        if not len(values) or float(new.min()) < float(values.min()):
-            best = w[int(new.argmin())]
         start = w[-1:]
         order = torch.cat([log_alpha, part]).argsort(descending=True)
         log_alpha, values = torch.cat([log_alpha, part])[order], torch.cat([values, new])[order]
+        weights = [[*weights, *w][i] for i in order]
+        lowest = int(values.argmin())
+        # The last point may turn out to be a minimum yet, and the others no more.
+        kept = {*_minima(values), len(values) - 1}
+        weights = [w if i in kept else None for i, w in enumerate(weights)]
         try:
             journal.scanned(stage, part, losses, new, exponent)
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
             break
-        lowest = int(values.argmin())
         if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= patience:
             todo = todo[:0]
-        if not len(todo) and gain > FLAT:
-            beyond = max(1, 2 * beyond)
-            todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds), best[None]
-    i = int(values.argmin())
-    vertex, curvature = _vertex(log_alpha, values, i)
-    return Scan(vertex, curvature, best, float(values.max() - values.min()), whole)
+        if not len(todo) and before - float(values[lowest]) > FLAT:
+            beyond, before = max(1, 2 * beyond), float(values[lowest])
+            todo = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds)
+            start = _known(weights[lowest])[None]
+    found = [_valley(log_alpha, values, i, _known(weights[i]), objective.log_scale) for i in _minima(values)]
+    return Scan(sorted(found, key=lambda valley: valley.value), float(values.max() - values.min()), whole)
+
+
+def _minima(y: Tensor) -> list[int]:
+    """Places that are no higher than their neighbours; ends have one, and of equal neighbours the first counts."""
+    before = torch.cat([y.new_full((1,), torch.inf), y[:-1]])
+    after = torch.cat([y[1:], y.new_full((1,), torch.inf)])
+    found: list[int] = ((y < before) & (y <= after)).nonzero()[:, 0].tolist()
+    return found or [0]
+
+
+def _known(w: Tensor | None) -> Tensor:
+    """Weights of a point that is a minimum so far."""
+    assert w is not None
+    return w
+
+
+def _valley(x: Tensor, y: Tensor, i: int, w: Tensor, log_scale: bool) -> Valley:
+    """The valley whose lowest point is the i-th."""
+    log_alpha, curvature, depth = _vertex(x, y, i)
+    value = float(y[i])
+    error = ROUGH * (1.0 if log_scale else abs(value))
+    return Valley(float(x[i]), value, w, log_alpha, curvature, value - 2 * depth - error)
 
 
 def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """The next points where the lowest lies at an end that is no bound, descending."""
+    """The next points where the lowest lies at an end that is no bound, the nearest first."""
     if lowest == 0 and float(log_alpha[0]) < bounds[1]:
-        return (log_alpha[0] + steps.flip(0)).clamp(*bounds).unique().flip(0)
+        return (log_alpha[0] + steps).clamp(*bounds).unique()
     if lowest == len(log_alpha) - 1 and float(log_alpha[-1]) > bounds[0]:
         return (log_alpha[-1] - steps).clamp(*bounds).unique().flip(0)
     return log_alpha[:0]
 
 
-def _vertex(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, float]:
-    """Where the interpolating polynomial has its minimum near the lowest point, and its second derivative there.
+def _vertex(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, float, float]:
+    """Where the interpolating polynomial has its minimum near the i-th point, its second derivative, and its depth.
 
-    A quartic through two neighbours on either side where there are as many, else a parabola through one.
+    A quartic through two neighbours on either side where there are as many, else a parabola through one. The depth is
+    how far the parabola goes below the point; at an end, beyond which changes fade, that of the last step.
     """
     if not 0 < i < len(x) - 1:
-        return x[i], 0.0
+        return x[i], 0.0, float((y[i] - y[abs(i - 1)]).abs()) if len(x) > 1 else 0.0
     step, spacing = x[i] - x[i - 1], x[max(i - 2, 0) : i + 3].diff()
-    if len(spacing) == 4 and bool(((spacing - step).abs() < 1e-6).all()):
-        shift, curvature = _quartic_minimum(*y[i - 2 : i + 3].tolist())
-        if abs(shift) <= 1 and curvature > 0:
-            return x[i] + shift * step, curvature / float(step) ** 2
     left, right = (y[i] - y[i - 1]) / step, (y[i + 1] - y[i]) / (x[i + 1] - x[i])
     curvature = float(2 * (right - left) / (x[i + 1] - x[i - 1]))
     if not math.isfinite(curvature) or curvature <= 0:
-        return x[i], 0.0
-    return (x[i] - (left + curvature * step / 2) / curvature).clamp(x[i + 1], x[i - 1]), curvature
+        return x[i], 0.0, 0.0
+    shift = float((left + curvature * step / 2) / curvature)
+    depth = curvature * shift**2 / 2
+    if len(spacing) == 4 and bool(((spacing - step).abs() < 1e-6).all()):
+        steps, fourth = _quartic_minimum(*y[i - 2 : i + 3].tolist())
+        if abs(steps) <= 1 and fourth > 0:
+            return x[i] + steps * step, fourth / float(step) ** 2, depth
+    return (x[i] - shift).clamp(x[i + 1], x[i - 1]), curvature, depth
 
 
 def _quartic_minimum(a: float, b: float, c: float, d: float, e: float) -> tuple[float, float]:

@@ -51,7 +51,7 @@ class HyperTrainedLinearClassifier(LinearClassifierMixin, HyperTrainedLinear):
         exponent: Any = "auto",
         shrinkage: Any = "auto",
         guard_cv: Any = None,
-        alpha_bounds: tuple[float, float] = (1e-8, 1e8),
+        alpha_bounds: str | tuple[float, float] = "auto",
         fit_intercept: bool = True,
         class_weight: Any = None,
         scoring: Any = None,

@@ -33,8 +33,9 @@ class HyperTrainedLogisticRegression(HyperTrainedLinearClassifier):
     guard_cv : "auto", int, splitter, iterable or None, default=None
         Outer folds on which the whole procedure is rerun for `guard_score_`; "auto": the folds of `cv`, when free
         decays are fitted.
-    alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
-        Bounds of alpha = 1 / C.
+    alpha_bounds : "auto" or tuple of (float, float), default="auto"
+        Smallest and largest alpha = 1 / C. "auto" is relative to the data; a warning says where the answer lies on a
+        bound that was given.
     fit_intercept : bool, default=True
         Whether to fit intercepts; they carry no decay.
     class_weight : dict, "balanced" or None, default=None

@@ -17,6 +17,7 @@ from ..core.procedure import Plan
 EXPONENTS = (1.5, 1.0, 0.75, 0.5)
 AVERAGED_EXPONENTS = (1.3, 0.8, 0.5)
 LOWEST_EXPONENT = 0.5
+AUTO = "auto"
 # The exponent of a network's layers that moves by hypergradient.
 TUNED = "tuned"
 
@@ -36,18 +37,20 @@ def resolve_granularity(granularity: str, decay_groups: Any, network: bool = Fal
     return "global" if network and decay_groups is None else "feature"
 
 
-def check_bounds(alpha_bounds: Any) -> tuple[float, float]:
-    """Bounds of log alpha.
+def check_bounds(alpha_bounds: Any) -> tuple[float, float] | None:
+    """Bounds of log alpha; None for "auto", the range that the data suggest.
 
     Raises
     ------
     ValueError
         If the bounds are not two positive numbers in ascending order.
     """
+    if isinstance(alpha_bounds, str) and alpha_bounds == AUTO:
+        return None
     bounds = _as_array(alpha_bounds)
     if bounds.shape != (2,) or not np.isfinite(bounds).all() or not 0 < bounds[0] < bounds[1]:
         raise ValueError(
-            f"alpha_bounds must be two finite numbers (low, high) with 0 < low < high, got {alpha_bounds!r}."
+            f"alpha_bounds must be 'auto' or two finite numbers (low, high) with 0 < low < high, got {alpha_bounds!r}."
         )
     return math.log(bounds[0]), math.log(bounds[1])
 
@@ -101,7 +104,7 @@ def make_plan(
     problem: Problem,
     exponents: tuple[float, ...] | None,
     taus: tuple[float, ...],
-    bounds: tuple[float, float],
+    bounds: tuple[float, float] | None,
     tol: float,
     competes: bool = True,
     auto: tuple[float, ...] = EXPONENTS,

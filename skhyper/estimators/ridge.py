@@ -63,8 +63,9 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     guard_cv : int, splitter or None, default=None
         Outer folds on which the whole procedure is rerun for `guard_score_`; "auto": the folds of `cv`, when free
         decays are fitted.
-    alpha_bounds : tuple of float, default=(1e-10, 1e10)
-        Smallest and largest alpha.
+    alpha_bounds : "auto" or tuple of (float, float), default="auto"
+        Smallest and largest alpha. "auto" is relative to the data; a warning says where the answer lies on a bound that
+        was given.
     fit_intercept : bool, default=True
         Whether to fit an intercept, which carries no decay.
     scoring : str, callable or None, default=None
@@ -210,7 +211,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         shrinkage: Any = "auto",
         average_exponents: bool = True,
         guard_cv: Any = None,
-        alpha_bounds: tuple[float, float] = (1e-10, 1e10),
+        alpha_bounds: str | tuple[float, float] = "auto",
         fit_intercept: bool = True,
         scoring: Any = None,
         max_iter: int = 200,

@@ -115,8 +115,10 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Standard deviation, in units of log alpha, of the prior that pulls free decays to the family. A number fits
         free decays and keeps them; an array tries its values; infinity is no prior; "auto" and None fit none, but for
         neural networks with several decays and no family, where "auto" is 1.
-    alpha_bounds : tuple of (float, float), default=(1e-8, 1e8)
-        Bounds of alpha; of 1 / C for estimators with a C.
+    alpha_bounds : "auto" or tuple of (float, float), default="auto"
+        Smallest and largest alpha, in the estimator's own unit; of 1 / C for estimators with a C. "auto" is relative to
+        the data: from where all weights are shrunk to nothing to where none is shrunk any more. Give numbers only to
+        keep alpha away from values that the data would choose; a warning says so where the answer lies on a bound.
     guard_cv : "auto", int, splitter, iterable or None, default="auto"
         Outer folds that rerun the whole search for `guard_score_`. "auto": the folds of `cv`, if free decays are
         fitted; None: no guard.
@@ -207,7 +209,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         "refit": ["boolean", str, callable],
         "exponent": [StrOptions({"auto", TUNED}), Interval(Real, 0.5, 2, closed="both"), "array-like"],
         "shrinkage": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="right"), "array-like", None],
-        "alpha_bounds": ["array-like"],
+        "alpha_bounds": [StrOptions({"auto"}), "array-like"],
         "guard_cv": [StrOptions({"auto"}), "cv_object"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
@@ -232,7 +234,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         refit=True,
         exponent="auto",
         shrinkage="auto",
-        alpha_bounds=(1e-8, 1e8),
+        alpha_bounds="auto",
         guard_cv="auto",
         max_iter=200,
         tol=1e-6,

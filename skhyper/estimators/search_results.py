@@ -16,6 +16,7 @@ from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, ch
 from ..guard import Guard
 from .job import Job
 from .networks import choose_row
+from .plan import check_bounds
 from .progress import as_columns
 from .response import response_curve
 from .scoring import alpha_of, row_columns, score_snapshots
@@ -80,7 +81,8 @@ class SearchResults:
 
     def _alpha(self, row: Snapshot) -> float:
         """A row's alpha; the way through its logarithm does not lead out of the bounds."""
-        return float(np.clip(alpha_of(row), *self.alpha_bounds))
+        given = check_bounds(self.alpha_bounds) is not None
+        return float(np.clip(alpha_of(row), *self.alpha_bounds)) if given else alpha_of(row)
 
     def _names(self) -> None:
         """Names of the features, where the estimator has them."""

@@ -22,6 +22,8 @@ from ..core.result import StopReason
 from .plan import check_bounds, check_exponents, check_shrinkage
 
 STAGE = "global alpha"
+# How far from the estimator's own log alpha the scan may go, if no bounds are given.
+FURTHEST = math.log(1e8)
 
 
 class Scanned(NamedTuple):
@@ -61,9 +63,11 @@ def refuse_settings(search: Any) -> None:
 def scan(search: Any, job: Any, budget: Budget, watch: Any) -> Scanned:
     """Train batches of alphas until the best lies between others; a spent budget or an interruption keeps the best."""
     adapter, leaf = job.target.adapter, job.target.leaf
-    bounds = check_bounds(search.alpha_bounds)
     own = leaf.estimator.get_params()[adapter.parameter]
     start = own if own > 0 else type(leaf.estimator)().get_params()[adapter.parameter]
+    given = check_bounds(search.alpha_bounds)
+    bounds = given or (math.log(start) - FURTHEST, math.log(start) + FURTHEST)
+    low, high = search.alpha_bounds if given else (0.0, np.inf)
     points, journal = AlphaScan(math.log(start), bounds), Journal(budget, watch)
     seed = final_seed(leaf.estimator, search.random_state)
     best: tuple[float, list[Any]] = (math.inf, [])
@@ -75,7 +79,7 @@ def scan(search: Any, job: Any, budget: Budget, watch: Any) -> Scanned:
                 reason = points.stop_reason
                 break
             began = time.perf_counter()
-            alphas = [float(np.clip(math.exp(x), *search.alpha_bounds)) for x in log_alphas]
+            alphas = [float(np.clip(math.exp(x), low, high)) for x in log_alphas]
             folds = Parallel(n_jobs=search.n_jobs)(
                 delayed(fit_fold)(job.target, job, split, alphas, seed) for split in job.splits
             )

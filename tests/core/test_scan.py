@@ -8,7 +8,6 @@ import torch
 from squared import hyper, problem, regression, tensor
 
 from skhyper.core import linear_systems
-from skhyper.core import scan as module
 from skhyper.core.algorithms.base import BestResponse
 from skhyper.core.algorithms.closed_form import ClosedForm
 from skhyper.core.hyperoptim import Objective
@@ -49,9 +48,9 @@ class Curve(BestResponse):
         raise NotImplementedError
 
 
-def run(curve, points, bounds=WIDE, path=None, objective=PLAIN):
+def run(curve, points, bounds=WIDE, path=None, objective=PLAIN, patience=math.inf):
     journal = Journal(Budget())
-    return scan(curve, objective, S2, journal, "scan", Grid(points, bounds, 2.0, path)), journal
+    return scan(curve, objective, S2, journal, "scan", Grid(points, bounds, 2.0, path, patience)), journal
 
 
 def descending(high, low, step=1.0):
@@ -61,23 +60,23 @@ def descending(high, low, step=1.0):
 def test_the_vertex_of_a_parabola_is_found_with_its_curvature():
     curve = Curve(lambda x: 3 * (x - 0.3) ** 2 + 1)
     found, _ = run(curve, descending(3, -3))
-    assert float(found.log_alpha) == pytest.approx(0.3)
-    assert found.curvature == pytest.approx(6)
-    assert found.w[0, 0] == 0  # the weights are those of the lowest point that was solved
+    assert float(found.lowest.log_alpha) == pytest.approx(0.3)
+    assert found.lowest.curvature == pytest.approx(6)
+    assert found.lowest.w[0, 0] == 0  # the weights are those of the lowest point that was solved
 
 
 def test_the_vertex_is_right_where_points_are_clipped_to_a_bound():
     """The last step is shorter than the others."""
     found, _ = run(Curve(lambda x: (x + 1.2) ** 2), descending(3, -3), bounds=(-1.7, 9))
-    assert float(found.log_alpha) == pytest.approx(-1.2)
-    assert found.curvature == pytest.approx(2)
+    assert float(found.lowest.log_alpha) == pytest.approx(-1.2)
+    assert found.lowest.curvature == pytest.approx(2)
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 100])
 @pytest.mark.parametrize("at", [-17.0, 0.0, 17.0])
 def test_a_minimum_beyond_an_end_is_followed(at, capacity):
     found, journal = run(Curve(lambda x: (x - at) ** 2, capacity), descending(3, -3))
-    assert float(found.log_alpha) == pytest.approx(at)
+    assert float(found.lowest.log_alpha) == pytest.approx(at)
     assert len({r.log_alpha for r in journal.records}) == len(journal.records)
 
 
@@ -85,8 +84,8 @@ def test_a_minimum_beyond_an_end_is_followed(at, capacity):
 @pytest.mark.parametrize(("slope", "end"), [(1, -4.5), (-1, 6.25)])
 def test_a_loss_that_only_falls_is_followed_to_the_bound(slope, end, capacity):
     found, journal = run(Curve(lambda x: slope * x, capacity), descending(3, -3), bounds=(-4.5, 6.25))
-    assert float(found.log_alpha) == end
-    assert found.curvature == 0
+    assert float(found.lowest.log_alpha) == end
+    assert found.lowest.curvature == 0
     assert all(-4.5 <= r.log_alpha <= 6.25 for r in journal.records)
 
 
@@ -95,36 +94,36 @@ def test_a_grid_outside_the_bounds_moves_onto_them(bounds):
     """No point of the grid lies between the bounds."""
     at = sum(bounds) / 2
     found, journal = run(Curve(lambda x: (x - at) ** 2), descending(3, -3), bounds=bounds)
-    assert bounds[0] <= float(found.log_alpha) <= bounds[1]
+    assert bounds[0] <= float(found.lowest.log_alpha) <= bounds[1]
     assert all(bounds[0] <= r.log_alpha <= bounds[1] for r in journal.records)
 
 
 def test_a_flat_loss_ends_at_a_bound():
     found, _ = run(Curve(lambda x: 0 * x + 2), descending(3, -3))
-    assert math.isfinite(float(found.log_alpha))
+    assert math.isfinite(float(found.lowest.log_alpha))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("capacity", [1, 100])
 def test_losses_that_are_not_finite_are_never_lowest(bad, capacity):
     found, journal = run(Curve(lambda x: torch.where(x < 0, x * 0 + bad, x**2 + 1), capacity), descending(3, -3))
-    assert float(found.log_alpha) == 0
-    assert found.curvature == 0
+    assert float(found.lowest.log_alpha) == 0
+    assert found.lowest.curvature == 0
     assert len(journal.records) >= 7
 
 
 def test_a_scan_in_parts_is_patient_and_then_ends():
     curve = Curve(lambda x: (x - 2) ** 2, capacity=1)
-    run(curve, descending(5, -20))
+    run(curve, descending(5, -20), patience=4.0)
     asked = [x for part in curve.asked for x in part]
-    assert min(asked) == 2 - module.PATIENCE
+    assert min(asked) == 2 - 4.0
 
 
 def test_a_scan_in_parts_forgives_a_bump():
     """A local minimum, a rise of three points, and the lowest point behind it."""
     values = dict(zip(descending(5, -6), [5, 4, 5, 6, 7, 3.5, 3, 2, 1, 0, 1, 2], strict=True))
     curve = Curve(lambda x: tensor([values.get(round(float(t)), 9.0) for t in x]), capacity=1)
-    assert float(run(curve, descending(5, -6))[0].log_alpha) == pytest.approx(-4, abs=0.5)
+    assert float(run(curve, descending(5, -6), patience=4.0)[0].lowest.log_alpha) == pytest.approx(-4, abs=0.5)
 
 
 def test_a_scan_in_parts_starts_each_part_where_the_one_before_ended():
@@ -154,7 +153,7 @@ def test_a_spent_budget_ends_a_scan_with_what_is_known():
     journal = Journal(Budget(time_limit=-1.0))
     found = scan(curve, PLAIN, S2, journal, "scan", Grid(descending(3, -3), WIDE, 2.0, None))
     assert [r.log_alpha for r in journal.records] == [3, 2]
-    assert float(found.log_alpha) == 2
+    assert float(found.lowest.log_alpha) == 2
 
 
 @pytest.mark.parametrize("q", [2.0, 1.0])
@@ -169,7 +168,7 @@ def test_a_scan_in_parts_finds_what_a_scan_at_once_finds(q, monkeypatch):
         results.append(scan(response, replace(PLAIN, log_scale=True), s2, Journal(Budget()), "scan", grid))
     assert results[0].path is not None
     assert results[1].path is None
-    assert float(results[0].log_alpha) == pytest.approx(float(results[1].log_alpha), abs=0.1)
+    assert float(results[0].lowest.log_alpha) == pytest.approx(float(results[1].lowest.log_alpha), abs=0.1)
 
 
 def test_a_scan_beyond_an_end_goes_on_only_while_it_gains():

@@ -55,10 +55,6 @@ class BestResponse(Response):
     def capacity(self) -> int:
         """How many candidates are solved at once; 1 where memory is short."""
 
-    def curvature(self) -> float:
-        """The unit of alpha: the mean curvature of the training loss."""
-        return self.problem.curvature()
-
     @property
     def scans(self) -> bool:
         """Whether many candidates are cheap enough to look at; else a few do, and hypergradients lead."""

@@ -11,7 +11,6 @@ from skhyper.core.cg import conjugate_gradients
 from skhyper.core.decays import Hyper
 from skhyper.core.hessian import Factor, Hessian, Layout
 from skhyper.core.inner import InnerObjective
-from skhyper.core.networks import Layers
 from skhyper.core.newton import Minimiser
 from skhyper.core.problem import Problem
 
@@ -85,14 +84,6 @@ class ImplicitResponse(BestResponse):
         by_row = 1 if self.layout.split else n_outputs**2
         return size <= self.algorithm.dense_limit and cheap and self.problem.train.numel() * by_row <= MOST_ENTRIES
 
-    def start(self) -> Tensor:
-        """No coefficients, and the intercepts and constants that the loss suggests: (K, n_weights)."""
-        problem, network = self.problem, self.problem.network
-        outputs = problem.loss.start(problem.y, problem.train).expand(problem.n_folds, -1)
-        coefficients = outputs.new_zeros(problem.n_folds, network.n_features, network.n_outputs)
-        n_outputs = network.n_outputs
-        return network.join(Layers(coefficients, outputs[:, :n_outputs], outputs[:, n_outputs:]))
-
     @cached_property
     def by_fold(self) -> list["ImplicitResponse"]:
         """Each fold by itself where conjugate gradients serve: a vector of all folds would be most of the memory."""
@@ -112,7 +103,7 @@ class ImplicitResponse(BestResponse):
         hyper = Hyper(hyper.log_alpha.expand(leading), hyper.exponent.expand(leading), offsets)
         folds = torch.Size([*leading, self.problem.n_folds])
         if w is None:
-            w = self.start().expand(*folds, -1)
+            w = self.problem.constant_model().expand(*folds, -1)
             # Weights that vanish stay so where q < 1: come from equal decays, by way of the convex q = 1.
             path = [2.0, 1.0]
             for least in path:

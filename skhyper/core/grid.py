@@ -1,0 +1,86 @@
+"""The range of log alpha in which the curve of one decay for all weights can have a minimum.
+
+Of the training loss about the constant model, with h_i the curvature of row i's loss there, the coefficients see the
+matrix G = sum_i c_i h_i (x_i - mean)(x_i - mean)'. Equal decays shrink each of its eigendirections by a factor
+lambda / (lambda + alpha): far above the largest eigenvalue nothing is left of the model, far below the smallest one
+nothing is shrunk, and between them no feature of the curve is narrower than about two units of log alpha. Columns in
+different units make this range wide, with a valley wherever a group of columns sets in.
+
+The smallest eigenvalue is at least min(d) min(mu), with d the columns' curvatures and mu the eigenvalues of their
+correlations. This bound does not lose small eigenvalues beside large ones, as those of G itself would be.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .designs import DenseDesign
+from .problem import Problem, weighted
+
+# Log alpha beyond the largest and the smallest eigenvalue. A curve that falls at an end is followed further.
+ABOVE, BELOW = 5.0, 5.0
+# How far beyond these alpha may move at all: there the limits have been reached to rounding.
+FURTHEST = 30.0
+# Eigenvalues of correlations below this share of the largest are rounding errors.
+RANK = 1e-13
+# Rows that are enough to see how columns are correlated.
+MOST_ROWS = 1024
+# Largest matrix of correlations that is decomposed; beyond, their smallest eigenvalue is an assumption.
+LARGEST, ASSUMED = 1024, 1e-4
+
+
+class AlphaRange(NamedTuple):
+    """Where the curve of the global log alpha can have minima."""
+
+    high: float
+    low: float
+
+    def points(self, step: float) -> list[float]:
+        """Log alphas a step apart, descending."""
+        n = math.ceil((self.high - self.low) / step)
+        return [self.high - i * step for i in range(n + 1)]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Beyond these nothing changes but for rounding."""
+        return self.low - FURTHEST, self.high + FURTHEST
+
+
+def alpha_range(problem: Problem) -> AlphaRange:
+    """The range in which the global alpha of a problem is looked for."""
+    c = row_curvatures(problem)
+    d = problem.column_squares(c).amax(0)
+    seen = d > 0
+    if not bool(seen.any()):
+        return AlphaRange(ABOVE, -BELOW)
+    mu = _correlations(problem, c) or (ASSUMED, min(float(d.sum() / d.max()), float(problem.design.n_rows)))
+    return AlphaRange(math.log(d.max() * mu[1]) + ABOVE, math.log(d[seen].min() * mu[0]) - BELOW)
+
+
+def row_curvatures(problem: Problem) -> Tensor:
+    """The weight of each row in the Hessian of the training loss at the constant model, mean over outputs: (K, n)."""
+    curvature = problem.loss.curvature(problem.outputs(problem.constant_model()), problem.y)
+    h = weighted(problem.train, curvature[..., : problem.network.n_outputs])
+    return h.clamp(min=0.0).mean(-1)
+
+
+def _correlations(problem: Problem, c: Tensor) -> tuple[float, float] | None:
+    """The smallest eigenvalue of the columns' correlations that is not a rounding error, and the largest.
+
+    Of one fold's training rows, or some of them where there are many. None where that would take too long.
+    """
+    design, rows = problem.design, (c[0] > 0).nonzero()[:, 0]
+    rows = rows[:: max(1, len(rows) // max(MOST_ROWS, 2 * design.n_columns))]
+    if min(len(rows), design.n_columns) > LARGEST or not isinstance(design, DenseDesign):
+        return None
+    part = DenseDesign((design.x if design.shared else design.x[0])[rows])
+    weights, x = c[:1, rows], part.x
+    squares = part.centred_squares(weights)[0] if problem.network.intercept else part.squares(weights)[0]
+    if problem.network.intercept:
+        x = x - x.mean(0)
+        x = x - weights[0] @ x / weights.sum()
+    z = weights[0, :, None].sqrt() * x[:, squares > 0] / squares[squares > 0].sqrt()
+    mu = torch.linalg.eigvalsh(z.mT @ z if z.shape[0] > z.shape[1] else z @ z.mT)
+    return float(mu[mu > RANK * mu[-1]][0]), float(mu[-1])
