@@ -26,7 +26,11 @@ from .right_data import KINDS, draw
 from .right_oracle import MODELS, NewtonPath, by_scikit_learn, fresh_loss
 from .runner import RESULTS, read, write
 
-N_GRID, SPAN, COARSE = 400, 1e-14, 4  # alphas, from ten times the largest curvature to this share of it; every 4th first
+N_GRID, SPAN, COARSE = (
+    400,
+    1e-14,
+    4,
+)  # alphas, from ten times the largest curvature to this share of it; every 4th first
 TOLERANCE, OF_CONSTANT = 1.001, 1e-6
 NEAR = 1.02  # valleys whose coarse points are within this of the lowest are searched point by point
 AGREE = 1e-5  # relative difference of the two routes beyond which scikit-learn's has not converged
@@ -134,7 +138,9 @@ def main():
         new.append(judge(name, kind, seed))
         if not new[-1]["passes"]:
             row = new[-1]
-            print(f"{name:22s} {kind:16s} {seed:3d} ratio {row['ratio']:.4f} {row['alpha']:.3g} {row['grid_alpha']:.3g}")
+            print(
+                f"{name:22s} {kind:16s} {seed:3d} ratio {row['ratio']:.4f} {row['alpha']:.3g} {row['grid_alpha']:.3g}"
+            )
         if len(new) % 20 == 0:
             write(pd.concat([rows, pd.DataFrame(new)], ignore_index=True), given.path)
             print(f"{len(rows) + len(new)} sets", flush=True)

@@ -111,5 +111,4 @@ def _target(target, kind, predictors, rows, rng):
     counts = rng.poisson(mean)[same].astype(float)
     if target == "counts":
         return counts
-    sizes = np.where(counts > 0, rng.gamma(np.maximum(counts, 0.5) * 2, size=n)[same] / 2, 0.0)
-    return sizes
+    return np.where(counts > 0, rng.gamma(np.maximum(counts, 0.5) * 2, size=n)[same] / 2, 0.0)

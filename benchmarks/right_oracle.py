@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import expit, logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import (
@@ -55,9 +56,7 @@ def _tweedie(power):
 
 
 SQUARED = Curve(lambda f, y: (f - y) ** 2 / 2, lambda f, y: f - y, lambda f, y: np.ones_like(f))
-LOG = Curve(
-    lambda f, y: np.logaddexp(0, f) - y * f, lambda f, y: expit(f) - y, lambda f, y: expit(f) * expit(-f)
-)
+LOG = Curve(lambda f, y: np.logaddexp(0, f) - y * f, lambda f, y: expit(f) - y, lambda f, y: expit(f) * expit(-f))
 HINGE = Curve(
     lambda f, y: np.maximum(1 - y * f, 0) ** 2,
     lambda f, y: -2 * y * np.maximum(1 - y * f, 0),
@@ -139,7 +138,7 @@ MODELS = {
 
 def targets(model, y):
     """Targets as the loss reads them."""
-    if model.curve is SQUARED and model.target == "binary" or model.curve is HINGE:
+    if (model.curve is SQUARED and model.target == "binary") or model.curve is HINGE:
         return 2.0 * y - 1
     return y.astype(float)
 
@@ -308,21 +307,22 @@ class _Huber:
 def _path(problem, alphas, held_out):
     """Newton's method with backtracking for each alpha in turn; nan where it did not converge."""
     v, losses = problem.start(), []
+    enough = 1e-14 * abs(problem.value(v, 0.0))
     for alpha in alphas:
-        v, converged = _newton(problem, v, alpha)
+        v, converged = _newton(problem, v, alpha, enough)
         losses.append(held_out(v) if converged else np.nan)
     return np.array(losses)
 
 
-def _newton(problem, v, alpha, max_iter=200):
+def _newton(problem, v, alpha, enough, max_iter=60):
     value = problem.value(v, alpha)
     for _ in range(max_iter):
         gradient, hessian = problem.derivatives(v, alpha)
         scale = 1 / np.sqrt(np.maximum(hessian.diagonal(), 1e-300))
         scaled = hessian * scale[:, None] * scale
-        step = -scale * np.linalg.lstsq(scaled, scale * gradient, rcond=1e-15)[0]
+        step = -scale * _solve(scaled, scale * gradient)
         slope = gradient @ step
-        if -slope <= 1e-13 * max(abs(value), 1e-300):
+        if -slope <= enough:
             return v, True
         t = 1.0
         while t > 1e-12:
@@ -332,9 +332,16 @@ def _newton(problem, v, alpha, max_iter=200):
                 break
             t /= 2
         else:
-            return v, -slope <= 1e-9 * max(abs(value), 1e-300)
+            return v, -slope <= 1e5 * enough
         v, value = v + t * step, new
     return v, False
+
+
+def _solve(matrix, right):
+    try:
+        return cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False)
+    except LinAlgError:
+        return np.linalg.lstsq(matrix, right, rcond=1e-15)[0]
 
 
 def by_scikit_learn(model, X, y, folds, alpha):

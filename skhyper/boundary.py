@@ -78,17 +78,12 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
     work : float
         Multiplications in one product with X: K * n * p * min(n, p) for a factorisation.
     """
-    threads = torch.get_num_threads()
-    limit = 1 if work < SMALL_WORK else None
-    blas = nullcontext() if limit is None else _thread_pools().limit(limits=limit)
+    # Torch's own setter is left alone: what it changes beside the number of threads cannot be put back.
+    threads = nullcontext() if work >= SMALL_WORK else _thread_pools().limit(limits=1)
     device = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
-    with blas, device, torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad(), _float64():
-        try:
-            if limit is not None:
-                torch.set_num_threads(limit)
+    with threads, device, torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        with torch.enable_grad(), _float64():
             yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from .designs import DenseDesign
 from .problem import Problem, weighted
 
 # Log alpha beyond the largest and the smallest eigenvalue. A curve that falls at an end is followed further.
-ABOVE, BELOW = 5.0, 5.0
-# How far beyond these alpha may move at all: there the limits have been reached to rounding.
+ABOVE, BELOW = 5.0, 7.0
+# How far above the largest eigenvalue alpha may move at all.
 FURTHEST = 30.0
 # Eigenvalues of correlations below this share of the largest are rounding errors.
 RANK = 1e-13
@@ -36,6 +36,7 @@ class AlphaRange(NamedTuple):
 
     high: float
     low: float
+    least: float  # below it, what alpha adds to a matrix is lost in its rounding
 
     def points(self, step: float) -> list[float]:
         """Log alphas a step apart, descending."""
@@ -44,8 +45,8 @@ class AlphaRange(NamedTuple):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Beyond these nothing changes but for rounding."""
-        return self.low - FURTHEST, self.high + FURTHEST
+        """Bounds of log alpha: beyond them nothing changes but for rounding."""
+        return self.least, self.high + FURTHEST
 
 
 def alpha_range(problem: Problem) -> AlphaRange:
@@ -54,9 +55,11 @@ def alpha_range(problem: Problem) -> AlphaRange:
     d = problem.column_squares(c).amax(0)
     seen = d > 0
     if not bool(seen.any()):
-        return AlphaRange(ABOVE, -BELOW)
-    mu = _correlations(problem, c) or (ASSUMED, min(float(d.sum() / d.max()), float(problem.design.n_rows)))
-    return AlphaRange(math.log(d.max() * mu[1]) + ABOVE, math.log(d[seen].min() * mu[0]) - BELOW)
+        return AlphaRange(ABOVE, -BELOW, -BELOW)
+    most, least = math.log(d.max()), math.log(d[seen].min())
+    weak, strong = _correlations(problem, c) or (ASSUMED, min(float(d.sum() / d.max()), float(problem.design.n_rows)))
+    rounding = least + math.log(RANK * strong)
+    return AlphaRange(most + math.log(strong) + ABOVE, least + math.log(weak) - BELOW, rounding - BELOW)
 
 
 def row_curvatures(problem: Problem) -> Tensor:

@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .lu import lu_factor
 from .problem import Problem, weighted
 
 # Added to the diagonal of a matrix before it is factorised, relative; what rounding leaves undetermined stays small.
@@ -254,8 +255,7 @@ class Factor:
         if self.definite:
             factor, info = torch.linalg.cholesky_ex(matrix)
             return factor, None, info == 0
-        factor, pivots, info = torch.linalg.lu_factor_ex(matrix)
-        return factor, pivots, info == 0
+        return lu_factor(matrix)
 
     def _block_solve(self, b: Tensor) -> Tensor:
         return _solve(self._factor, self._pivots, b)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .designs import DenseDesign, Design
+from .lu import lu_factor
 from .problem import Problem
 
 # r -> a solution.
@@ -200,12 +201,12 @@ def factor_symmetric(matrix: Tensor) -> Solver:
     """r -> matrix^-1 r: Cholesky for the whole batch, LU for the members that are not positive definite."""
     factor, info = torch.linalg.cholesky_ex(matrix)
     bad = info != 0
-    indefinite = matrix[bad]
+    indefinite = lu_factor(matrix[bad])
 
     def solve(r: Tensor) -> Tensor:
         solution = torch.cholesky_solve(r, factor)
-        if len(indefinite):
-            solution[bad] = torch.linalg.solve_ex(indefinite, r[bad])[0]
+        if bool(bad.any()):
+            solution[bad] = indefinite.solve(r[bad])
         return solution
 
     return solve

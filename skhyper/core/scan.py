@@ -13,7 +13,11 @@ from .loop import Journal, OutOfBudget
 
 TOL = 1e-2  # relative accuracy of the weights
 ROUGH = 2e-3  # and what that leaves of the objective as an error, relative where it is not a logarithm
-FLAT = 1e-5  # of the objective: a scan goes on beyond an end only while a step gains more
+# Units of log alpha without a finite loss after which a scan in parts ends: weaker decays have no solution.
+LOST = 4.5
+# A scan goes on beyond an end only while a step gains more than this, of a logarithm and of a loss without a unit: that
+# may go to zero, and is worth its difference from zero.
+FLAT, FLAT_LOSS = 1e-5, 3e-7
 
 
 class Grid(NamedTuple):
@@ -88,9 +92,11 @@ def scan(
             journal.scanned(stage, part, losses, new, exponent)
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
             break
-        if len(todo) and float(log_alpha[lowest] - log_alpha[-1]) >= patience:
+        finite = log_alpha[values.isfinite()]
+        lost = len(finite) and float(finite[-1] - log_alpha[-1]) >= LOST
+        if len(todo) and (lost or float(log_alpha[lowest] - log_alpha[-1]) >= patience):
             todo = todo[:0]
-        if not len(todo) and before - float(values[lowest]) > FLAT:
+        if not len(todo) and before - float(values[lowest]) > (FLAT if objective.log_scale else FLAT_LOSS):
             beyond, before = max(1, 2 * beyond), float(values[lowest])
             todo = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds)
             start = _known(weights[lowest])[None]

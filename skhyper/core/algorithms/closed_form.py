@@ -16,6 +16,7 @@ from ..descent import CURVATURE_ROUNDING, VANISHED, Batch, Descent
 from ..iterative import IterativeResponse, iteration_pays
 from ..linear_systems import Dual, Moments, System, normal_equations
 from ..losses import SquaredError
+from ..lu import lu_factor
 from ..moments import fold_moments
 from ..networks import Layers
 from ..problem import Problem
@@ -182,7 +183,7 @@ class ClosedFormResponse(BestResponse):
             return u
         # H = A - W B W', W = one column a decay: H^-1 r = u + A^-1 W (I - B W'A^-1 W)^-1 B W'u.
         small = torch.eye(decays.n_groups, dtype=w.dtype) - b[..., None] * self._coupling(batch, w, a)
-        lift = torch.linalg.solve_ex(small, b * decays.group_sums(w * u.flatten(-2)))[0]
+        lift = lu_factor(small).solve((b * decays.group_sums(w * u.flatten(-2)))[..., None])[..., 0]
         column = (decays.spread(lift) * w).unflatten(-1, self.rhs.shape[-2:])
         return u + self.system.solve(batch.fold, frozen, column)
 
