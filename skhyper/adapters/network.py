@@ -149,7 +149,7 @@ def encode_network(
     splits: Sequence[Split] | None = None,
     *,
     granularity: Any,
-    sample_weight: Array | None = None,
+    sample_weight: Array | Sequence[Array] | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,
 ) -> NetworkEncoding:
@@ -172,7 +172,7 @@ def encode_network(
         loss=loss,
         outer_loss=outer_loss,
         decays=Decays(granularity.index(network)),
-        counts=None if sample_weight is None else to_tensor(sample_weight),
+        counts=rows.counts,
         recipe=recipe,
     )
     return NetworkEncoding(problem, rows.missing, adapter)

@@ -442,7 +442,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         task = self._encode(job, None)
         alpha = self._alpha(result.snapshots[self.best_index_])
         if isinstance(task.encoding.problem, NetworkProblem):
-            how = budget, same_columns(tuned, task), self.random_state
+            how = budget, same_columns(tuned, task, job.x, job.y, job.splits[0]), self.random_state
             final = refit_network(task, result, self.best_index_, alpha, *how)
             self.best_estimator_, self._moved, found, interrupted = final
         else:
