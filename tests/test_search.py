@@ -203,7 +203,7 @@ def test_a_pipeline_gives_what_preprocessing_by_hand_gives_in_each_fold():
         ("global", ["all"]),
         ("output", ["low", "high"]),
         ("feature", ["a", "b", "c"]),
-        ("weight", [("a", "low"), ("a", "high"), ("b", "low"), ("b", "high"), ("c", "low"), ("c", "high")]),
+        ("weight", ["a[low]", "a[high]", "b[low]", "b[high]", "c[low]", "c[high]"]),
     ],
 )
 def test_decays_are_named_after_features_and_targets(granularity, names):

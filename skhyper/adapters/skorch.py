@@ -268,6 +268,7 @@ def _initialised(estimator: Any, seed: int = 0) -> nn.Module:
 
     What is not trained comes from the seed 0 always, so that all modules of a search agree in it.
     """
-    net = clone(estimator).set_params(callbacks="disable", compile=False, verbose=0)
+    net = clone(estimator).set_params(compile=False, verbose=0)
+    net.callbacks = "disable"  # its set_params looks for callbacks to replace, and fails where there are none
     _initialise(net, seed)
     return net.module_

@@ -66,7 +66,7 @@ class Task:
     encoding: LinearEncoding | NetworkEncoding
 
     @property
-    def decay_names(self) -> list[Any]:
+    def decay_names(self) -> list[str]:
         """What each decay is called."""
         return self.granularity.names(list(self.names), self.target.output_names)
 

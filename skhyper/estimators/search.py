@@ -155,8 +155,12 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         As GridSearchCV's; a row of `cv_results_` is a stage of the search, row 0 the tuned global alpha.
     classes_, n_features_in_, feature_names_in_
         Of `best_estimator_`.
-    alphas_ : dict
-        Decay of each feature, output, group or weight, by name; infinite where the weights are exact zeros.
+    alphas_ : dict of str to float
+        Decay of each feature, output, group or weight; infinite where the weights are exact zeros. Names are strings:
+        "all", a feature's, an output's (a class label or target as text), a group's, or "feature[output]" for a single
+        weight where there are several outputs. In an MLP they are parts of `coefs_` ("coefs_[0]", a unit
+        "coefs_[0][:, 3]", what a unit reads "coefs_[1][3]", a weight "coefs_[0][1, 3]"), in a module of torch those of
+        its parameters ("0.weight[3]").
     exponent_, shrinkage_ : float
         q of the chosen row, and the prior of its free decays (0: none).
     n_hyperparameters_ : int
