@@ -26,7 +26,7 @@ from ..core.procedure import Plan, tune
 from ..core.refit import refit
 from ..core.result import Result, StopReason
 from .all_or_nothing import all_or_nothing, forget
-from .checks import check_data, check_fit_params, tell_missing
+from .checks import check_data, check_fit_params, tell_callbacks, tell_missing
 from .continued_search import ContinuedSearch
 from .fitted_search import FittedSearch
 from .guarding import guard_search
@@ -377,6 +377,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         routed = self._get_routed_params_for_fit(params)
         check_fit_params(target, routed.estimator.fit)
         check_precision(self.dtype, target.adapter)
+        tell_callbacks(target)
         network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
