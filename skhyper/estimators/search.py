@@ -85,7 +85,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
         TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor, MLPClassifier, HypernetRegressor
         or HypernetClassifier, or skorch's NeuralNetRegressor, NeuralNetClassifier or NeuralNetBinaryClassifier, alone,
-        at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth.
+        at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth. Samplers in a
+        pipeline of imbalanced-learn resample the training rows of each fold, never held-out rows.
     granularity : {"auto", "global", "layer", "output", "feature", "weight"}, default="auto"
         Which weights share a decay: all; those of a layer; those of an output; those of a feature, for all outputs;
         none. "auto" is "feature". In a neural network an output is a unit or filter of any layer, a feature is what a
