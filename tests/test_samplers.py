@@ -39,6 +39,7 @@ X3, Y3 = make_classification(200, 8, n_classes=3, n_informative=5, weights=[0.7,
 CV = StratifiedKFold(4, shuffle=True, random_state=1)
 WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
 OVER, UNDER = SMOTE(random_state=0), RandomUnderSampler(random_state=0)
+FEWER, MORE = RandomUnderSampler(sampling_strategy=0.5, random_state=0), RandomOverSampler(random_state=0)
 LOGISTIC = LogisticRegression(tol=1e-10, max_iter=10000)
 PLACES = {
     "first": (OVER, StandardScaler()),
@@ -46,7 +47,7 @@ PLACES = {
     "last": (StandardScaler(), OVER),
     "alone": (OVER,),
     "fewer rows": (StandardScaler(), UNDER),
-    "two": (RandomUnderSampler(sampling_strategy=0.5, random_state=0), StandardScaler(), OVER),
+    "two": (FEWER, StandardScaler(), OVER),
 }
 
 
@@ -205,16 +206,19 @@ def test_several_targets_are_resampled_together():
     check_as_refitted(global_search(make_pipeline(half, StandardScaler(), Ridge()), cv=FOLDS).fit(XR, y), XR, y)
 
 
-@pytest.mark.parametrize("sampler", [UNDER, RandomOverSampler(random_state=0)])
-def test_sample_weights_follow_the_rows_that_samplers_keep(sampler):
-    pipeline = make_pipeline(StandardScaler(), sampler, LOGISTIC)
+@pytest.mark.parametrize("samplers", [[UNDER], [MORE], [FEWER, MORE]])
+def test_sample_weights_follow_the_rows_that_samplers_keep(samplers):
+    pipeline = make_pipeline(StandardScaler(), *samplers, LOGISTIC)
     ours = global_search(pipeline).fit(X, Y, logisticregression__sample_weight=WEIGHT)
 
     def by_hand(train):
-        scaler, drawn = StandardScaler().fit(X[train]), clone(sampler)
-        x, y = drawn.fit_resample(scaler.transform(X[train]), Y[train])
+        scaler = StandardScaler().fit(X[train])
+        x, y, weight = scaler.transform(X[train]), Y[train], WEIGHT[train]
+        for sampler in map(clone, samplers):
+            x, y = sampler.fit_resample(x, y)
+            weight = weight[sampler.sample_indices_]
         model = clone(LOGISTIC).set_params(C=ours.best_params_["logisticregression__C"])
-        return scaler, model.fit(x, y, sample_weight=WEIGHT[train][drawn.sample_indices_])
+        return scaler, model.fit(x, y, sample_weight=weight)
 
     losses = []
     for train, held in CV.split(X, Y):
