@@ -234,7 +234,8 @@ def group_labels(decay_groups: Any, names: Sequence[str]) -> NDArray[np.object_]
     Raises
     ------
     ValueError
-        If the length differs from the number of features, or a mapping's names differ from them.
+        If the length differs from the number of features, a mapping's names differ from them, or two groups have the
+        same name as text.
     """
     if isinstance(decay_groups, Mapping):
         missing = [name for name in names if name not in decay_groups]
@@ -244,13 +245,21 @@ def group_labels(decay_groups: Any, names: Sequence[str]) -> NDArray[np.object_]
                 f"decay_groups must have one entry for each of the {len(names)} features; "
                 f"missing: {missing[:5]}, unknown: {unknown[:5]}."
             )
-        return np.array([decay_groups[name] for name in names], dtype=object)
+        return _distinct(np.array([decay_groups[name] for name in names], dtype=object))
     labels = np.array(list(decay_groups), dtype=object)
     if labels.shape != (len(names),):
         raise ValueError(
             f"decay_groups must hold one group for each of the {len(names)} features that the final estimator sees, "
             f"got shape {labels.shape}."
         )
+    return _distinct(labels)
+
+
+def _distinct(labels: NDArray[np.object_]) -> NDArray[np.object_]:
+    """The labels, each of which has a name of its own in `alphas_`."""
+    groups = list(dict.fromkeys(labels))
+    if len({str(group) for group in groups}) < len(groups):
+        raise ValueError(f"decay_groups must have groups whose names differ as text, got {groups}.")
     return labels
 
 
@@ -275,16 +284,18 @@ class Granularity(NamedTuple):
         }
         return maps[self.name]
 
-    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
-        """What each decay is called: the keys of `alphas_`."""
+    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[str]:
+        """What each decay is called: the keys of `alphas_`, strings always; `feature[output]` for single weights."""
         if self.labels is not None:
-            return list(dict.fromkeys(self.labels))
-        keys: dict[str, list[Any]] = {
+            return [str(label) for label in dict.fromkeys(self.labels)]
+        of_features, of_outputs = [str(f) for f in features], [str(o) for o in outputs]
+        several = len(of_outputs) > 1
+        keys: dict[str, list[str]] = {
             "global": ["all"],
             "layer": ["all"],
-            "output": list(outputs),
-            "feature": list(features),
-            "weight": list(features) if len(outputs) == 1 else [(f, o) for f in features for o in outputs],
+            "output": of_outputs,
+            "feature": of_features,
+            "weight": [f"{f}[{o}]" for f in of_features for o in of_outputs] if several else of_features,
         }
         return keys[self.name]
 

@@ -168,7 +168,7 @@ def test_a_row_that_a_split_repeats_counts_twice():
         ("global", [0, 0, 0, 0], ["all"]),
         ("output", [0, 1, 0, 1], ["y0", "y1"]),
         ("feature", [0, 0, 1, 1], ["a", "b"]),
-        ("weight", [0, 1, 2, 3], [("a", "y0"), ("a", "y1"), ("b", "y0"), ("b", "y1")]),
+        ("weight", [0, 1, 2, 3], ["a[y0]", "a[y1]", "b[y0]", "b[y1]"]),
     ],
 )
 def test_a_granularity_maps_coefficients_to_named_decays(name, index, names):

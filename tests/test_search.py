@@ -203,7 +203,7 @@ def test_a_pipeline_gives_what_preprocessing_by_hand_gives_in_each_fold():
         ("global", ["all"]),
         ("output", ["low", "high"]),
         ("feature", ["a", "b", "c"]),
-        ("weight", [("a", "low"), ("a", "high"), ("b", "low"), ("b", "high"), ("c", "low"), ("c", "high")]),
+        ("weight", ["a[low]", "a[high]", "b[low]", "b[high]", "c[low]", "c[high]"]),
     ],
 )
 def test_decays_are_named_after_features_and_targets(granularity, names):
@@ -399,7 +399,8 @@ def test_verbose_prints_a_line_a_stage(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_callbacks_are_told_of_every_step():
+def counting_callback():
+    """One of scikit-learn's callbacks, where the installed version has them, which counts on its class."""
     callback = pytest.importorskip("sklearn.callback")
 
     class Count(callback.FitCallback if isinstance(callback.FitCallback, type) else object):
@@ -417,8 +418,20 @@ def test_callbacks_are_told_of_every_step():
         def teardown(self, estimator, context):
             pass
 
-    ours = search(cv=3, exponent=1.5).set_callbacks(Count()).fit(X, Y)
-    assert Count.begun == Count.ended == ours.n_iter_ + 1
+    return Count()
+
+
+def test_callbacks_are_told_of_every_step():
+    count = counting_callback()
+    ours = search(cv=3, exponent=1.5).set_callbacks(count).fit(X, Y)
+    assert count.begun == count.ended == ours.n_iter_ + 1
+
+
+def test_callbacks_of_the_inner_estimator_are_named_in_one_warning():
+    model = make_pipeline(StandardScaler(), LogisticRegression().set_callbacks(counting_callback()))
+    with pytest.warns(UserWarning, match="Callbacks of LogisticRegression are not called, .*: Count\\.") as told:
+        search(model, cv=3).fit(XC[BINARY], YC[BINARY])
+    assert len(told) == 1
 
 
 def test_the_history_is_a_table():

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import make_regression
@@ -278,3 +279,40 @@ def test_steps_to_go_on_for(max_iter):
         search.continue_fit(X, Y, max_iter=max_iter)
     with pytest.raises(ValueError, match="continue_fit needs the 6 columns of fit, got 3"):
         search.continue_fit(X[:, :3], Y)
+
+
+TARGETS = np.column_stack([Y, X[:, 0] - Y])
+NETWORK = MLPRegressor(hidden_layer_sizes=(2,), max_iter=20, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "settings", "names"),
+    [
+        (Ridge(), {"granularity": "global"}, ["all"]),
+        (Ridge(), {"granularity": "output"}, ["0", "1"]),
+        (Ridge(), {"granularity": "feature"}, ["x0", "x1", "x2"]),
+        (Ridge(), {"granularity": "weight"}, ["x0[0]", "x0[1]", "x1[0]", "x1[1]", "x2[0]", "x2[1]"]),
+        (Ridge(), {"decay_groups": [1, 1, 2]}, ["1", "2"]),
+        (NETWORK, {"granularity": "layer"}, ["coefs_[0]", "coefs_[1]"]),
+        (NETWORK, {"granularity": "output"}, ["coefs_[0][:, 0]", "coefs_[0][:, 1]", "0", "1"]),
+        (NETWORK, {"granularity": "feature"}, ["x0", "x1", "x2", "coefs_[1][0]", "coefs_[1][1]"]),
+        (
+            NETWORK,
+            {"granularity": "weight"},
+            [f"coefs_[{l}][{i}, {j}]" for l, n in ((0, 3), (1, 2)) for i in range(n) for j in range(2)],
+        ),
+    ],
+)
+def test_decays_of_several_targets_have_strings_for_names_and_go_through_skops(estimator, settings, names):
+    search = HyperTrainingSearchCV(estimator, cv=3, random_state=0, max_iter=5, **settings).fit(X[:, :3], TARGETS)
+    assert list(search.alphas_) == names
+    assert all(type(name) is str for name in search.alphas_)
+    stored = skops.io.dumps(search)
+    again = skops.io.loads(stored, trusted=skops.io.get_untrusted_types(data=stored))
+    assert again.alphas_ == search.alphas_
+    np.testing.assert_array_equal(again.predict(X[:, :3]), search.predict(X[:, :3]))
+
+
+def test_groups_whose_names_are_the_same_as_text_are_refused():
+    with pytest.raises(ValueError, match=r"decay_groups must have groups whose names differ as text, got \[1, '1'\]"):
+        HyperTrainingSearchCV(Ridge(), cv=3, decay_groups=[1, "1", 1]).fit(X[:, :3], Y)

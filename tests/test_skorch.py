@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import EarlyStopping, EpochScoring, ProgressBar
 from torch import nn
 
 from skhyper.algorithms import NETWORK_ALGORITHMS
@@ -238,3 +239,30 @@ def test_a_time_limit_leaves_a_model():
     ours = search(classifier(max_epochs=10_000), time_limit=0.5, max_iter=10_000).fit(X, CODES)
     assert "time limit" in ours.stop_reason_
     assert np.isfinite(ours.predict_proba(X)).all()
+
+
+def test_disabled_callbacks_change_nothing_and_stay_disabled():
+    ours, expected = (search(regressor(callbacks=given)).fit(X, Y) for given in ("disable", None))
+    assert ours.best_params_ == expected.best_params_
+    np.testing.assert_array_equal(ours.predict(X), expected.predict(X))
+    assert ours.best_estimator_.callbacks == "disable"
+    assert ours.best_estimator_.partial_fit(X, Y).callbacks_ == []
+
+
+class Chatty(NeuralNetRegressor):
+    def on_epoch_end(self, net, **kwargs):
+        super().on_epoch_end(net, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "names"),
+    [
+        ([EpochScoring("r2"), ("bar", ProgressBar), EarlyStopping()], r"on_epoch_end\(\), EpochScoring, ProgressBar\."),
+        (None, r"on_epoch_end\(\)\."),
+    ],
+)
+def test_callbacks_that_nobody_calls_are_named_in_one_warning(callbacks, names):
+    net = Chatty(Layers, **settings(callbacks=callbacks, max_epochs=2))
+    with pytest.warns(UserWarning, match=rf"Callbacks of Chatty are not called, .*: {names} Leave them out") as told:
+        search(net).fit(X, Y)
+    assert len(told) == 1

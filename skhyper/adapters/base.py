@@ -276,6 +276,21 @@ class Adapter(ABC):
         """
         return None
 
+    def callbacks(self, estimator: Any) -> list[str]:
+        """Name the callbacks that the estimator's own fit would call, and a search does not.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With its settings.
+
+        Returns
+        -------
+        names : list of str
+            Names of their classes.
+        """
+        return [type(callback).__name__ for callback in getattr(estimator, "_skl_callbacks", [])]
+
     @abstractmethod
     def store(self, estimator: Any, solution: Solution, x: Any, y: Any, classes: Any) -> None:
         """Set the attributes that the estimator's own fit sets.

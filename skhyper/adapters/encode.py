@@ -66,7 +66,7 @@ def encode_linear(
     splits: Sequence[Split] | None = None,
     *,
     granularity: Granularity,
-    sample_weight: Array | None = None,
+    sample_weight: Array | Sequence[Array] | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,
 ) -> LinearEncoding:
@@ -85,7 +85,7 @@ def encode_linear(
     splits : sequence of K Split, or None
         None: one fold that trains on all rows, for the final fit.
     granularity : Granularity
-    sample_weight : array of shape (n,), optional
+    sample_weight : array of shape (n,) that all folds share, or list of K, optional
         Weighs inner and outer loss.
     scoring : str, optional
         The score whose differentiable twin is the outer loss.
@@ -117,7 +117,7 @@ def encode_linear(
         loss=loss,
         outer_loss=adapter.outer(estimator, n_outputs, scoring),
         decays=make_decays(granularity, design.n_columns - (column is not None), n_outputs, n_free, column is not None),
-        counts=None if sample_weight is None else to_tensor(sample_weight),
+        counts=rows.counts,
     )
     return LinearEncoding(problem, column, rows.missing)
 
@@ -129,6 +129,7 @@ class EncodedRows(NamedTuple):
     targets: Array  # (n, T), or (K, n, T)
     train: Array  # (K, n)
     validation: Array  # (K, n)
+    counts: Tensor | None  # sample weights of held-out rows, (n,)
     missing: dict[int, list[Any]]
 
 
@@ -138,7 +139,7 @@ def encode_rows(
     x: Any,
     y: Any,
     splits: Sequence[Split] | None,
-    sample_weight: Array | None,
+    sample_weight: Array | Sequence[Array] | None,
     classes: NDArray[Any] | None,
 ) -> EncodedRows:
     """Targets and row weights of every fold; the arguments are those of `encode_linear`."""
@@ -147,13 +148,14 @@ def encode_rows(
     everything = np.arange(n_rows)
     splits = [Split(everything, everything)] if splits is None else splits
     labels = y if isinstance(y, list) else [y] * len(splits)
+    weights = sample_weight if isinstance(sample_weight, list) else [sample_weight] * len(splits)
 
     train, validation, values, missing = [], [], [], {}
-    for k, (split, y_k) in enumerate(zip(splits, labels, strict=True)):
-        targets = adapter.targets(estimator, y_k, classes, split.train, sample_weight)
+    for k, (split, y_k, weight) in enumerate(zip(splits, labels, weights, strict=True)):
+        targets = adapter.targets(estimator, y_k, classes, split.train, weight)
         train.append(row_sums(n_rows, split.train, targets.rows))
         values.append(targets.values)
-        counted = np.ones(n_rows) if sample_weight is None else sample_weight.copy()
+        counted = np.ones(n_rows) if weight is None else weight.copy()
         if classes is not None and y_k.ndim == 1:
             absent = _absent(y_k, train[-1], classes, k)
             if len(absent):
@@ -165,7 +167,11 @@ def encode_rows(
 
     same = all(v is values[0] or np.array_equal(v, values[0]) for v in values)
     targets = values[0] if same else np.stack(values)
-    return EncodedRows(matrices, targets, np.stack(train), np.stack(validation), missing)
+    held_out = np.stack(validation)
+    counts = None
+    if sample_weight is not None:
+        counts = to_tensor(np.where(held_out > 0, np.stack(weights), 0.0).max(axis=0))
+    return EncodedRows(matrices, targets, np.stack(train), held_out, counts, missing)
 
 
 def _absent(y: NDArray[Any], weights: Array, classes: NDArray[Any], k: int) -> NDArray[Any]:

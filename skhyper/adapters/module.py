@@ -153,11 +153,11 @@ class ModuleGranularity:
             raise ValueError("optimizer__param_groups leave no parameter of the module with a decay to tune.")
         return torch.from_numpy(np.concatenate(parts))
 
-    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
-        """What each decay is called: a layer, a (parameter, position), or a column of X."""
+    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[str]:
+        """What each decay is called: a layer, a parameter or its part (`0.weight[2]`), or a column of X."""
         named = features if self.of_features.labels is None else None
         columns = {key: key.of if named is None else named[key.of] for key in self._keys if isinstance(key, Column)}
-        return [columns.get(key, key) for key in self._keys]
+        return [str(columns.get(key, key)) for key in self._keys]
 
     def feature_decays(self, decays: Any, n_features: int, n_outputs: int) -> Any:
         """None: no column scaling keeps the decays of a network."""
@@ -173,7 +173,7 @@ class ModuleGranularity:
         if name == "output":
             return lambda p: _by_output(p, network.parameters)
         if name == "weight":
-            return lambda p: ([(p.name, *at) for at in product(*map(range, p.shape))], np.arange(p.end - p.start))
+            return lambda p: ([_entry(p, at) for at in product(*map(range, p.shape))], np.arange(p.end - p.start))
         return lambda p: _one("all" if name == "global" else _layer(p), p)
 
     def _readers(self, network: ModuleNetwork) -> list[str]:
@@ -209,6 +209,11 @@ def _one(key: str, p: Parameter) -> Keys:
     return [key], np.zeros(p.end - p.start, dtype=np.int64)
 
 
+def _entry(p: Parameter, at: tuple[int, ...]) -> str:
+    """One weight of a parameter, which may be a single number."""
+    return f"{p.name}[{', '.join(map(str, at))}]" if at else p.name
+
+
 def _by_output(p: Parameter, parameters: list[Parameter]) -> Keys:
     owner = p
     if len(p.shape) == 1:
@@ -217,7 +222,7 @@ def _by_output(p: Parameter, parameters: list[Parameter]) -> Keys:
     if not p.shape:
         return _one(p.name, p)
     positions = np.repeat(np.arange(p.shape[0]), (p.end - p.start) // p.shape[0])
-    return [(owner.name, j) for j in range(p.shape[0])], positions
+    return [f"{owner.name}[{j}]" for j in range(p.shape[0])], positions
 
 
 def _by_input(p: Parameter, groups: list[Any] | None, by_layer: bool) -> Keys:
@@ -228,7 +233,7 @@ def _by_input(p: Parameter, groups: list[Any] | None, by_layer: bool) -> Keys:
     if by_layer or len(p.shape) < 2:
         return _one(_layer(p) if by_layer else p.name, p)
     positions = np.broadcast_to(np.arange(p.shape[1]).reshape(1, -1, *[1] * (len(p.shape) - 2)), p.shape)
-    return [(p.name, i) for i in range(p.shape[1])], positions.ravel()
+    return [f"{p.name}[:, {i}]" for i in range(p.shape[1])], positions.ravel()
 
 
 def trained_parameters(module: nn.Module) -> Iterator[nn.Parameter]:

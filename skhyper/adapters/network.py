@@ -100,22 +100,22 @@ class NetworkGranularity:
         }
         return maps[name]()
 
-    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
-        """What each decay is called: `coefs_[l]`, (l, unit), or (l, i, j) as in `coefs_[l][i, j]`."""
+    def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[str]:
+        """What each decay is called: a feature, an output, or the part of the fitted network's `coefs_`."""
         name, labels = self.of_features
         sizes = (len(features), *self.hidden, len(outputs))
         layers = range(len(sizes) - 1)
         if labels is not None:
-            return [*dict.fromkeys(labels), *(f"coefs_[{l}]" for l in layers[1:])]
+            return [*map(str, dict.fromkeys(labels)), *(f"coefs_[{l}]" for l in layers[1:])]
         if name == "global":
             return ["all"]
         if name == "layer":
             return [f"coefs_[{l}]" for l in layers]
         if name == "output":
-            return [(l, j) for l in layers[:-1] for j in range(sizes[l + 1])] + list(outputs)
+            return [f"coefs_[{l}][:, {j}]" for l in layers[:-1] for j in range(sizes[l + 1])] + [*map(str, outputs)]
         if name == "feature":
-            return list(features) + [(l, i) for l in layers[1:] for i in range(sizes[l])]
-        return [(l, i, j) for l in layers for i in range(sizes[l]) for j in range(sizes[l + 1])]
+            return [*map(str, features)] + [f"coefs_[{l}][{i}]" for l in layers[1:] for i in range(sizes[l])]
+        return [f"coefs_[{l}][{i}, {j}]" for l in layers for i in range(sizes[l]) for j in range(sizes[l + 1])]
 
     def feature_decays(self, decays: Array, n_features: int, n_outputs: int) -> Array | None:
         """None: no column scaling keeps the decays of a network."""
@@ -149,7 +149,7 @@ def encode_network(
     splits: Sequence[Split] | None = None,
     *,
     granularity: Any,
-    sample_weight: Array | None = None,
+    sample_weight: Array | Sequence[Array] | None = None,
     scoring: str | None = None,
     classes: NDArray[Any] | None = None,
 ) -> NetworkEncoding:
@@ -172,7 +172,7 @@ def encode_network(
         loss=loss,
         outer_loss=outer_loss,
         decays=Decays(granularity.index(network)),
-        counts=None if sample_weight is None else to_tensor(sample_weight),
+        counts=rows.counts,
         recipe=recipe,
     )
     return NetworkEncoding(problem, rows.missing, adapter)

@@ -1,5 +1,6 @@
 """Which adapter serves which estimator class."""
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -26,22 +27,9 @@ from .ridge import RidgeAdapter, RidgeClassifierAdapter
 from .sgd import SGDClassifierAdapter, SGDRegressorAdapter
 from .svm import LinearSVCAdapter, LinearSVRAdapter
 
-_ADAPTERS: dict[type, Adapter] = {
-    Ridge: RidgeAdapter(),
-    RidgeClassifier: RidgeClassifierAdapter(),
-    LogisticRegression: LogisticAdapter(),
-    PoissonRegressor: GlmAdapter(power=1),
-    GammaRegressor: GlmAdapter(power=2),
-    TweedieRegressor: GlmAdapter(),
-    HuberRegressor: HuberAdapter(),
-    LinearSVC: LinearSVCAdapter(),
-    LinearSVR: LinearSVRAdapter(),
-    SGDRegressor: SGDRegressorAdapter(),
-    SGDClassifier: SGDClassifierAdapter(),
-    MLPRegressor: MLPRegressorAdapter(),
-    MLPClassifier: MLPClassifierAdapter(),
-}
-
+# By class, and scikit-learn's own classes by name: libraries that patch scikit-learn put other classes in their places,
+# before this module is imported or after, and may take them away again.
+_ADAPTERS: dict[type | str, Adapter] = {}
 
 # Classes of libraries that are not imported for them: the module here that registers their adapter.
 _ELSEWHERE = {
@@ -78,7 +66,22 @@ def register(estimator_class: type, adapter: Adapter) -> None:
         raise TypeError(f"estimator_class must be a class, got {estimator_class!r}.")
     if not isinstance(adapter, Adapter):
         raise TypeError(f"adapter must be an instance of skhyper.adapters.Adapter, got {adapter!r}.")
-    _ADAPTERS[estimator_class] = adapter
+    for cls in (estimator_class, _replaced_by(estimator_class)):
+        _ADAPTERS[_key(cls)] = adapter
+
+
+def _key(cls: type) -> type | str:
+    """What a class is known by."""
+    return f"{cls.__module__}.{cls.__qualname__}" if cls.__module__.startswith("sklearn.") else cls
+
+
+def _replaced_by(cls: type) -> type:
+    """The class of scikit-learn in whose place its public module now gives this one; itself where there is none."""
+    for base in cls.__mro__[1:]:
+        public = sys.modules.get(base.__module__.partition("._")[0])
+        if base.__module__.startswith("sklearn.") and getattr(public, base.__name__, None) is cls:
+            return base
+    return cls
 
 
 def supported() -> list[str]:
@@ -95,8 +98,8 @@ def supported() -> list[str]:
     >>> "Ridge" in supported()
     True
     """
-    elsewhere = [name.rpartition(".")[2] for name in _ELSEWHERE]
-    return list(dict.fromkeys([*(cls.__name__ for cls in _ADAPTERS), *elsewhere]))
+    names = [key if isinstance(key, str) else key.__name__ for key in [*_ADAPTERS, *_ELSEWHERE]]
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
 
 
 def adapter_for(estimator: Any) -> Adapter:
@@ -128,8 +131,8 @@ def adapter_for(estimator: Any) -> Adapter:
         elsewhere = _ELSEWHERE.get(f"{cls.__module__}.{cls.__qualname__}")
         if elsewhere and cls not in _ADAPTERS:
             import_module(f".{elsewhere}", __package__).register_all(register)
-        if cls in _ADAPTERS:
-            adapter = _ADAPTERS[cls]
+        adapter = _ADAPTERS.get(_key(cls))
+        if adapter is not None:
             adapter.check(estimator)
             return adapter
     raise TypeError(
@@ -137,3 +140,21 @@ def adapter_for(estimator: Any) -> Adapter:
         "end of a Pipeline or in a TransformedTargetRegressor. Other estimators with a differentiable training loss "
         "and an L2 penalty: skhyper.adapters.register(estimator_class, adapter)."
     )
+
+
+for _cls, _adapter in (
+    (Ridge, RidgeAdapter()),
+    (RidgeClassifier, RidgeClassifierAdapter()),
+    (LogisticRegression, LogisticAdapter()),
+    (PoissonRegressor, GlmAdapter(power=1)),
+    (GammaRegressor, GlmAdapter(power=2)),
+    (TweedieRegressor, GlmAdapter()),
+    (HuberRegressor, HuberAdapter()),
+    (LinearSVC, LinearSVCAdapter()),
+    (LinearSVR, LinearSVRAdapter()),
+    (SGDRegressor, SGDRegressorAdapter()),
+    (SGDClassifier, SGDClassifierAdapter()),
+    (MLPRegressor, MLPRegressorAdapter()),
+    (MLPClassifier, MLPClassifierAdapter()),
+):
+    register(_cls, _adapter)

@@ -4,7 +4,8 @@ On a batch b the objective is the criterion's mean over b + alpha/2 |w|^2 with a
 all parameters, biases too, as torch has it; parameters in `optimizer__param_groups` with a weight_decay of 0 have no
 decay. The net's own settings hold while decays are tuned: module, criterion, optimizer and rate, batches, max_epochs.
 
-Callbacks are not called, but for EarlyStopping, whose patience holds; those that change the training are refused.
+Callbacks are not called, which a warning says; EarlyStopping's patience holds, and those that change the training are
+refused.
 `train_split` holds out nothing: the search has its own held-out rows, and the final network sees all.
 """
 
@@ -31,7 +32,7 @@ from ..core.training import n_batches
 from .base import SQUARED_SCORES, Array, Targets, one_hot
 from .module import ModuleGranularity, ModuleSolution, module_network, trained_parameters
 from .network import NetworkAdapter
-from .skorch_settings import check_training, criterion_of, descent_of, early_stopping, loading_of, undecayed
+from .skorch_settings import check_training, criterion_of, descent_of, early_stopping, loading_of, uncalled, undecayed
 
 WHOLE = 2**31  # rows of a batch of size -1
 ROWS = 2  # on which a module is tried
@@ -68,6 +69,9 @@ class SkorchAdapter(NetworkAdapter):
             bool(loading.get("shuffle", False)),
             even_decay=True,
         )
+
+    def callbacks(self, estimator: Any) -> list[str]:
+        return uncalled(estimator, self.served)
 
     def read(self, estimator: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """Rows as flat ones; the estimator gets `input_rows_`, some rows as its module reads them."""
@@ -268,6 +272,7 @@ def _initialised(estimator: Any, seed: int = 0) -> nn.Module:
 
     What is not trained comes from the seed 0 always, so that all modules of a search agree in it.
     """
-    net = clone(estimator).set_params(callbacks="disable", compile=False, verbose=0)
+    net = clone(estimator).set_params(compile=False, verbose=0)
+    net.callbacks = "disable"  # its set_params looks for callbacks to replace, and fails where there are none
     _initialise(net, seed)
     return net.module_

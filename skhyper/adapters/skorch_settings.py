@@ -106,10 +106,8 @@ def early_stopping(estimator: Any) -> int | None:
     TypeError
         If a callback changes the training.
     """
-    callbacks = estimator.callbacks if isinstance(estimator.callbacks, list | tuple) else []
     patience = None
-    for callback in (entry[1] if isinstance(entry, tuple) else entry for entry in callbacks):
-        kind = callback if isinstance(callback, type) else type(callback)
+    for callback, kind in _callbacks(estimator):
         if issubclass(kind, CHANGING):
             raise TypeError(
                 f"{type(estimator).__name__}(callbacks={kind.__name__}) cannot be tuned by hypergradients: it changes "
@@ -118,6 +116,20 @@ def early_stopping(estimator: Any) -> int | None:
         if issubclass(kind, EarlyStopping):
             patience = int(kind().patience if isinstance(callback, type) else callback.patience)
     return patience
+
+
+def uncalled(estimator: Any, served: type) -> list[str]:
+    """Names of the callbacks that a search does not heed, methods of the class among them."""
+    methods = [name for name in dir(served) if name.startswith("on_")]
+    own = [f"{name}()" for name in methods if getattr(type(estimator), name) is not getattr(served, name)]
+    return own + [kind.__name__ for _, kind in _callbacks(estimator) if not issubclass(kind, EarlyStopping)]
+
+
+def _callbacks(estimator: Any) -> list[tuple[Any, type]]:
+    """The user's callbacks, which may be classes, and their classes."""
+    entries = estimator.callbacks if isinstance(estimator.callbacks, list | tuple) else []
+    callbacks = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+    return [(callback, callback if isinstance(callback, type) else type(callback)) for callback in callbacks]
 
 
 def loading_of(estimator: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A user's estimator, data and splits as one tuning task: unwrapped, preprocessed fold by fold, encoded.
 
 Without preprocessing all folds share one matrix. With it, each fold has its own, and columns are aligned by name: one
-that a fold lacks (a category, a selected feature) is zero there.
+that a fold lacks (a category, a selected feature) is zero there. Samplers give it rows of its own as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from .base import Adapter, Array
 from .encode import LinearEncoding, encode_linear
 from .network import NetworkAdapter, NetworkEncoding, encode_network
 from .registry import adapter_for
-from .unwrap import FoldData, Leaf, feature_names, put_final, record_fold, unwrap
+from .unwrap import FoldData, Leaf, feature_names, pad_rows, put_final, record_fold, samplers, unwrap
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Task:
     encoding: LinearEncoding | NetworkEncoding
 
     @property
-    def decay_names(self) -> list[Any]:
+    def decay_names(self) -> list[str]:
         """What each decay is called."""
         return self.granularity.names(list(self.names), self.target.output_names)
 
@@ -143,20 +143,31 @@ def make_task(
         Folds preprocessed at once.
     """
     leaf, adapter = target.leaf, target.adapter
+    parts = [None] if splits is None else list(splits)
     if leaf.path:
-        parts = [None] if splits is None else list(splits)
         rows = [None if split is None else split.train for split in parts]
         folds = Parallel(n_jobs=n_jobs)(
             delayed(record_fold)(
-                leaf, adapter, target.estimator, x, y, split, _check_method_params(x, params or {}, indices)
+                leaf,
+                adapter,
+                target.estimator,
+                x,
+                y,
+                split,
+                _check_method_params(x, params or {}, indices),
+                sample_weight,
             )
             for split, indices in zip(parts, rows, strict=True)
         )
+        if any(samplers(folds[0].composite)):
+            n_rows = max(fold.x.shape[0] for fold in folds)
+            folds = [pad_rows(fold, n_rows) for fold in folds]
+            _check_labels(target, folds)
     else:
         shell = clone(leaf.estimator)
         x, y = adapter.read(shell, x, y)
-        shared = FoldData(None, shell, x, y, feature_names(None, shell, x.shape[1]))
-        folds = [shared] * (1 if splits is None else len(splits))
+        names = feature_names(None, shell, x.shape[1])
+        folds = [FoldData(None, shell, x, y, names, split, sample_weight) for split in parts]
     names, columns = align([fold.names for fold in folds])
     labels = None if decay_groups is None else group_labels(decay_groups, names)
     kind: Any = Granularity(granularity, labels)
@@ -176,13 +187,23 @@ def make_task(
         folds[0].shell,
         matrices if leaf.path and len(folds) > 1 else matrices[0],
         [fold.y for fold in folds],
-        splits,
+        None if splits is None else [fold.split for fold in folds],
         granularity=kind,
-        sample_weight=sample_weight,
+        sample_weight=None if sample_weight is None else [fold.weight for fold in folds],
         scoring=scoring,
         classes=target.classes,
     )
     return Task(target, folds, columns, names, kind, encoding)
+
+
+def _check_labels(target: Target, folds: Sequence[FoldData]) -> None:
+    """Raise ValueError if a sampler makes rows of classes that the user's y lacks."""
+    if target.classes is None or folds[0].y.ndim > 1:
+        return
+    unknown = np.setdiff1d(np.concatenate([fold.y for fold in folds]), target.classes)
+    if len(unknown):
+        names = ", ".join(name for name, _ in samplers(folds[0].composite))
+        raise ValueError(f"{names} must keep the classes of y {target.classes.tolist()}, but gives {unknown.tolist()}.")
 
 
 def align(names: Sequence[NDArray[np.object_]]) -> tuple[NDArray[np.object_], list[NDArray[np.int64]] | None]:

@@ -2,9 +2,12 @@
 
 A composite is fitted by scikit-learn itself, on each fold's training rows, with a recorder in the place of its final
 estimator: what the recorder is handed is what that estimator would have been fitted to, whatever the routing.
+
+Samplers, steps with `fit_resample` as imbalanced-learn's pipelines have them, act in fit alone: they change a fold's
+training rows, and held-out rows pass them by. Such a fold has rows of its own (`place_rows`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -20,7 +23,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import _num_samples
 
 from ..boundary import Split
-from .base import Adapter
+from .base import Adapter, Array
 
 
 class Leaf(NamedTuple):
@@ -46,6 +49,17 @@ class FoldData(NamedTuple):
     x: Any  # (n, p)
     y: Any  # (n,) or (n, T)
     names: NDArray[np.object_]  # (p,)
+    split: Split | None  # which of these rows train, and which are held out; None: all train
+    weight: Array | None  # the rows' sample weights, (n,)
+
+
+class Recorded(NamedTuple):
+    """A composite that is fitted up to its final estimator, and what that estimator would be fitted to."""
+
+    composite: Any
+    x: Any
+    y: Any
+    weight: Array | None
 
 
 def unwrap(estimator: Any) -> Leaf:
@@ -101,12 +115,67 @@ def recorder_like(estimator: Any) -> Any:
     return recorder
 
 
-def fit_around(leaf: Leaf, composite: Any, x: Any, y: Any, params: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """Fit everything but the final estimator; returns the composite and what that estimator would be fitted to."""
+def fit_around(
+    leaf: Leaf, composite: Any, x: Any, y: Any, params: Mapping[str, Any], weight: Array | None = None
+) -> Recorded:
+    """Fit everything but the final estimator.
+
+    Parameters
+    ----------
+    leaf : Leaf
+        The estimator inside `composite`.
+    composite : estimator
+        Unfitted.
+    x, y
+        Training rows.
+    params : mapping
+        Fit parameters of the composite.
+    weight : array of shape (n,), optional
+        The final estimator's weights of these rows, which follow the rows that samplers keep.
+
+    Raises
+    ------
+    ValueError
+        If there are weights, and a sampler does not say which rows it keeps.
+    """
     composite = clone(composite).set_params(**{"__".join(leaf.path): recorder_like(leaf.estimator)})
     composite.fit(x, y, **params)
-    recorded = final_estimator(composite).recorded_
-    return composite, *recorded
+    x_final, y_final = final_estimator(composite).recorded_
+    if weight is not None:
+        for name, sampler in samplers(composite):
+            if not hasattr(sampler, "sample_indices_"):
+                raise ValueError(
+                    f"sample_weight must be None where {name}={sampler!r} makes rows: it has no sample_indices_, which "
+                    "say whose weights its rows have."
+                )
+            weight = weight[sampler.sample_indices_]
+    return Recorded(composite, x_final, y_final, weight)
+
+
+def is_sampler(step: Any) -> bool:
+    """Whether a step of a pipeline changes the rows in fit, and does nothing elsewhere."""
+    return hasattr(step, "fit_resample")
+
+
+def samplers(fitted: Any) -> Iterator[tuple[str, Any]]:
+    """Names and samplers of a composite, in the order in which rows pass them."""
+    while True:
+        if isinstance(fitted, Pipeline):
+            yield from (step for step in fitted.steps[:-1] if is_sampler(step[1]))
+            fitted = fitted.steps[-1][1]
+        elif isinstance(fitted, TransformedTargetRegressor):
+            fitted = fitted.regressor_
+        else:
+            return
+
+
+def transformers(pipeline: Pipeline) -> Pipeline | None:
+    """What rows to predict pass before the final step: the steps before it, samplers apart; None if there are none."""
+    if all(is_sampler(step) for _, step in pipeline.steps[:-1]):
+        return None
+    head = pipeline[:-1]
+    head.steps = [(name, step) for name, step in head.steps if not is_sampler(step)]
+    return head
 
 
 def final_estimator(fitted: Any) -> Any:
@@ -144,7 +213,8 @@ def transform_features(fitted: Any, x: Any) -> Any:
     """X as the final estimator sees it."""
     while True:
         if isinstance(fitted, Pipeline):
-            x = fitted[:-1].transform(x) if len(fitted.steps) > 1 else x
+            head = transformers(fitted)
+            x = x if head is None else head.transform(x)
             fitted = fitted.steps[-1][1]
         elif isinstance(fitted, TransformedTargetRegressor):
             fitted = fitted.regressor_
@@ -177,7 +247,8 @@ def inner_with(fitted: Any, x: Any, method: str) -> tuple[Any, Any]:
     outer = fitted
     while not hasattr(fitted, method):
         if isinstance(fitted, Pipeline) and fitted.steps:
-            x = fitted[:-1].transform(x) if len(fitted.steps) > 1 and x is not None else x
+            head = transformers(fitted)
+            x = x if head is None or x is None else head.transform(x)
             fitted = fitted.steps[-1][1]
         elif hasattr(fitted, "best_estimator_"):
             fitted = fitted.best_estimator_
@@ -198,9 +269,10 @@ def feature_names(fitted: Any, shell: Any, n_features: int) -> NDArray[np.object
     inner = fitted
     while isinstance(inner, TransformedTargetRegressor):
         inner = inner.regressor_
-    if isinstance(inner, Pipeline) and len(inner.steps) > 1 and unwrap(inner).path == (inner.steps[-1][0],):
+    head = transformers(inner) if isinstance(inner, Pipeline) else None
+    if head is not None and unwrap(inner).path == (inner.steps[-1][0],):
         try:
-            names = np.atleast_1d(np.asarray(inner[:-1].get_feature_names_out(), dtype=object))  # None: all passed on
+            names = np.atleast_1d(np.asarray(head.get_feature_names_out(), dtype=object))  # None: all passed on
         except (AttributeError, ValueError):
             names = np.empty(0, dtype=object)
         if len(names) == n_features:
@@ -209,7 +281,14 @@ def feature_names(fitted: Any, shell: Any, n_features: int) -> NDArray[np.object
 
 
 def record_fold(
-    leaf: Leaf, adapter: Adapter, composite: Any, x: Any, y: Any, split: Split | None, params: Mapping[str, Any]
+    leaf: Leaf,
+    adapter: Adapter,
+    composite: Any,
+    x: Any,
+    y: Any,
+    split: Split | None,
+    params: Mapping[str, Any],
+    weight: Array | None = None,
 ) -> FoldData:
     """Fit a fold's preprocessing on its training rows and transform all of its rows.
 
@@ -225,42 +304,73 @@ def record_fold(
         None: all rows train and there is nothing to hold out.
     params : mapping
         Fit parameters, already cut to the training rows.
+    weight : array of shape (n,), optional
+        The final estimator's weights of all rows.
     """
-    if split is None:
-        fitted, x_train, y_train = fit_around(leaf, composite, x, y, params)
-        shell = clone(leaf.estimator)
-        x_train, y_train = adapter.read(shell, x_train, y_train)
-        fitted = put_final(fitted, shell)
-        return FoldData(fitted, shell, x_train, y_train, feature_names(fitted, shell, x_train.shape[1]))
-    part = [_safe_indexing(values, split.train) for values in (x, y)]
-    fitted, x_train, y_train = fit_around(leaf, composite, *part, params)
-    shell = clone(leaf.estimator)
-    x_train, y_train = adapter.read(shell, x_train, y_train)
-    fitted = put_final(fitted, shell)
-    x_held = transform_features(fitted, _safe_indexing(x, split.validation))
-    y_held = transform_target(fitted, _safe_indexing(y, split.validation))
-    x_held, y_held = adapter.read(clone(leaf.estimator), x_held, y_held)
-    y_held = y_held.reshape(len(y_held), *y_train.shape[1:])  # older TransformedTargetRegressors drop an axis in fit
     n_rows = _num_samples(x)
-    return FoldData(
-        fitted,
-        shell,
-        _scatter_matrix(n_rows, split, x_held, x_train),
-        _scatter_target(n_rows, split, y_held, y_train),
-        feature_names(fitted, shell, x_train.shape[1]),
-    )
+    train = slice(None) if split is None else split.train
+    part = (x, y) if split is None else [_safe_indexing(values, split.train) for values in (x, y)]
+    recorded = fit_around(leaf, composite, *part, params, None if weight is None else weight[train])
+    shell = clone(leaf.estimator)
+    x_train, y_train = adapter.read(shell, recorded.x, recorded.y)
+    fitted = put_final(recorded.composite, shell)
+    names = feature_names(fitted, shell, x_train.shape[1])
+    if split is None:
+        return FoldData(fitted, shell, x_train, y_train, names, None, recorded.weight)
+    x_held, y_held = held_out_rows(leaf, adapter, fitted, x, y, split)
+    y_held = y_held.reshape(len(y_held), *y_train.shape[1:])  # older TransformedTargetRegressors drop an axis in fit
+    if any(samplers(fitted)):
+        split = place_rows(n_rows, split.validation, len(y_train))
+        n_rows = max(n_rows, 1 + int(split.train.max()))
+        if weight is not None:
+            weight = np.pad(weight, (0, n_rows - len(weight)))
+            weight[split.train] = recorded.weight
+    x_all, y_all = _scatter_matrix(n_rows, split, x_held, x_train), _scatter_target(n_rows, split, y_held, y_train)
+    return FoldData(fitted, shell, x_all, y_all, names, split, weight)
+
+
+def held_out_rows(leaf: Leaf, adapter: Adapter, fitted: Any, x: Any, y: Any, split: Split) -> tuple[Any, Any]:
+    """The held-out ones of all rows as the final estimator of a fitted composite sees them."""
+    x, y = (_safe_indexing(values, split.validation) for values in (x, y))
+    return adapter.read(clone(leaf.estimator), transform_features(fitted, x), transform_target(fitted, y))
+
+
+def place_rows(n_rows: int, validation: NDArray[np.int64], n_train: int) -> Split:
+    """Where a fold's rows are once samplers have made its training rows other ones.
+
+    Held-out rows stay at their numbers among the user's n_rows, the same in every fold; the training rows fill the
+    other places, and go on behind them.
+    """
+    free = np.setdiff1d(np.arange(n_rows), validation)
+    places = np.concatenate([free, np.arange(n_rows, n_rows + n_train)])
+    return Split(places[:n_train], validation)
+
+
+def pad_rows(fold: FoldData, n_rows: int) -> FoldData:
+    """The fold with rows that neither train nor are held out behind its own."""
+    missing = n_rows - fold.x.shape[0]
+    if not missing:
+        return fold
+    assert fold.split is not None
+    if sparse.issparse(fold.x):
+        x: Any = sparse.vstack([fold.x, sparse.csr_array((missing, fold.x.shape[1]))], format="csr")
+    else:
+        x = np.pad(fold.x, ((0, missing), (0, 0)))
+    y = np.concatenate([fold.y, np.repeat(fold.y[fold.split.train[:1]], missing, axis=0)])
+    weight = None if fold.weight is None else np.pad(fold.weight, (0, missing))
+    return fold._replace(x=x, y=y, weight=weight)
 
 
 def _scatter_matrix(n_rows: int, split: Split, held: Any, train: Any) -> Any:
     """All rows of a fold in one matrix; a row in both parts is as it trains."""
-    if not sparse.issparse(train):
+    if not sparse.issparse(train) and not sparse.issparse(held):
         out = np.zeros((n_rows, train.shape[1]))
         out[split.validation] = held
         out[split.train] = train
         return out
     rows = np.concatenate([split.train, split.validation])
     _, first = np.unique(rows, return_index=True)
-    stacked = sparse.vstack([train, held], format="csr")[first]
+    stacked = sparse.vstack([sparse.csr_array(part) for part in (train, held)], format="csr")[first]
     place = sparse.csr_array((np.ones(len(first)), (rows[first], np.arange(len(first)))), shape=(n_rows, len(first)))
     return sparse.csr_array(place @ stacked)
 

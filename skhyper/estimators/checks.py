@@ -59,6 +59,19 @@ def check_fit_params(target: Target, fit_params: Mapping[str, Any]) -> None:
         raise TypeError(f"fit() got unexpected keyword arguments {unknown}; it reads sample_weight and groups.")
 
 
+def tell_callbacks(target: Target) -> None:
+    """Warn of callbacks of the final estimator, whose fit is not called."""
+    estimator = target.leaf.estimator
+    names = target.adapter.callbacks(estimator)
+    if names:
+        warnings.warn(
+            f"Callbacks of {type(estimator).__name__} are not called, because the search trains it in another way: "
+            f"{', '.join(names)}. Leave them out, or use callbacks of the search itself.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def tell_missing(missing: Mapping[int, list[Any]], error_score: Any) -> None:
     """Warn of classes without training rows, by fold.
 

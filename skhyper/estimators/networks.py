@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.task import Task
-from ..boundary import to_numpy, to_tensor
+from ..adapters.unwrap import held_out_rows
+from ..boundary import Split, to_tensor
 from ..core.final_network import still_learning, train_on
 from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses
 from ..core.layer_family import LOWEST
@@ -198,15 +199,18 @@ def refit_network(
     return FinalNetwork(fitted, moved, trained.decays, trained.interrupted)
 
 
-def same_columns(tuned: Task, task: Task) -> bool:
-    """Whether preprocessing gives all rows the columns that the first fold had, by name and by what is in them."""
+def same_columns(tuned: Task, task: Task, x: Any, y: Any, split: Split) -> bool:
+    """Whether preprocessing gives all rows the columns that the first fold had, by name and by what is in them.
+
+    The fold's held-out rows tell, which samplers leave as they are.
+    """
     if tuned.folds[0].composite is None:
         return True
     own, now = tuned.folds[0], task.folds[0]
     if not np.array_equal(own.names, now.names):
         return False
-    rows = np.flatnonzero(to_numpy(tuned.encoding.problem.train[0]) > 0)
-    before, after = own.x[rows], now.x[rows]
+    target = task.target
+    before, after = (held_out_rows(target.leaf, target.adapter, f.composite, x, y, split)[0] for f in (own, now))
     if sparse.issparse(before):
         moved, size = sparse_norm(after - before), sparse_norm(before)
     else:

@@ -93,8 +93,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         Intercepts; 0.0 without.
     alpha_ : float or ndarray of shape (n_decays,)
         Decays in Ridge's unit; infinite where all weights of a decay are exactly zero.
-    alphas_ : dict
-        The same by name.
+    alphas_ : dict of str to float
+        The same by name: of a feature, an output or a group, or "feature[output]".
     baseline_alpha_ : float
         The tuned global alpha.
     family_alpha_ : float

@@ -68,8 +68,8 @@ class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
         Class labels.
     alpha_ : float or ndarray of shape (n_decays,)
         Decays; infinite where all weights of a decay are exactly zero.
-    alphas_ : dict
-        The same by name.
+    alphas_ : dict of str to float
+        The same by name: of a feature, an output or a group, or "feature[output]".
     family_alpha_, baseline_alpha_ : float
         alpha of the chosen row's family, and the tuned global alpha.
     best_score_, baseline_score_, guard_score_ : float

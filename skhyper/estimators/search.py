@@ -26,7 +26,7 @@ from ..core.procedure import Plan, tune
 from ..core.refit import refit
 from ..core.result import Result, StopReason
 from .all_or_nothing import all_or_nothing, forget
-from .checks import check_data, check_fit_params, tell_missing
+from .checks import check_data, check_fit_params, tell_callbacks, tell_missing
 from .continued_search import ContinuedSearch
 from .fitted_search import FittedSearch
 from .guarding import guard_search
@@ -85,7 +85,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Ridge, RidgeClassifier, LogisticRegression, LinearSVC, LinearSVR, PoissonRegressor, GammaRegressor,
         TweedieRegressor, HuberRegressor, SGDRegressor, SGDClassifier, MLPRegressor, MLPClassifier, HypernetRegressor
         or HypernetClassifier, or skorch's NeuralNetRegressor, NeuralNetClassifier or NeuralNetBinaryClassifier, alone,
-        at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth.
+        at the end of a Pipeline or in a TransformedTargetRegressor; its loss and penalty must be smooth. Samplers in a
+        pipeline of imbalanced-learn resample the training rows of each fold, never held-out rows.
     granularity : {"auto", "global", "layer", "output", "feature", "weight"}, default="auto"
         Which weights share a decay: all; those of a layer; those of an output; those of a feature, for all outputs;
         none. "auto" is "feature". In a neural network an output is a unit or filter of any layer, a feature is what a
@@ -157,8 +158,12 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         As GridSearchCV's; a row of `cv_results_` is a stage of the search, row 0 the tuned global alpha.
     classes_, n_features_in_, feature_names_in_
         Of `best_estimator_`.
-    alphas_ : dict
-        Decay of each feature, output, group or weight, by name; infinite where the weights are exact zeros.
+    alphas_ : dict of str to float
+        Decay of each feature, output, group or weight; infinite where the weights are exact zeros. Names are strings:
+        "all", a feature's, an output's (a class label or target as text), a group's, or "feature[output]" for a single
+        weight where there are several outputs. In an MLP they are parts of `coefs_` ("coefs_[0]", a unit
+        "coefs_[0][:, 3]", what a unit reads "coefs_[1][3]", a weight "coefs_[0][1, 3]"), in a module of torch those of
+        its parameters ("0.weight[3]").
     exponent_, shrinkage_ : float
         q of the chosen row, and the prior of its free decays (0: none).
     n_hyperparameters_ : int
@@ -375,6 +380,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         routed = self._get_routed_params_for_fit(params)
         check_fit_params(target, routed.estimator.fit)
         check_precision(self.dtype, target.adapter)
+        tell_callbacks(target)
         network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
@@ -444,7 +450,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         task = self._encode(job, None)
         alpha = self._alpha(result.snapshots[self.best_index_])
         if isinstance(task.encoding.problem, NetworkProblem):
-            how = budget, same_columns(tuned, task), self.random_state
+            how = budget, same_columns(tuned, task, job.x, job.y, job.splits[0]), self.random_state
             final = refit_network(task, result, self.best_index_, alpha, *how)
             self.best_estimator_, self._moved, found, interrupted = final
         else:

@@ -130,7 +130,7 @@ def fit_fold(target: Target, job: Any, split: Split, alphas: Sequence[float], se
     composite = None
     if leaf.path:
         params = _check_method_params(job.x, job.routed.estimator.fit, indices=split.train)
-        composite, x, y = fit_around(leaf, target.estimator, x, y, params)
+        composite, x, y, weight = fit_around(leaf, target.estimator, x, y, params, weight)
     final = clone(leaf.estimator).set_params(random_state=seed)
     fitted = adapter.fit_alphas(final, x, y, weight, alphas)
     return [one if composite is None else put_final(composite, one) for one in fitted]
@@ -174,11 +174,15 @@ def score_folds(job: Any, scanned: Scanned, train: bool) -> list[dict[str, Any]]
 
 def refit_self_trained(job: Any, scanned: Scanned) -> Any:
     """The user's estimator fitted to all rows at the tuned alpha, by its own fit."""
-    leaf = job.target.leaf
-    own = {leaf.parameter(job.target.adapter.parameter): scanned.alpha, leaf.parameter("random_state"): scanned.seed}
-    fitted = clone(job.target.estimator).set_params(**own).fit(job.x, job.y, **job.routed.estimator.fit)
-    final_estimator(fitted).random_state = leaf.estimator.random_state
-    return fitted
+    leaf, params = job.target.leaf, job.routed.estimator.fit
+    own = {job.target.adapter.parameter: scanned.alpha, "random_state": scanned.seed}
+    composite, x, y, weight = None, job.x, job.y, job.sample_weight
+    if leaf.path:
+        composite, x, y, weight = fit_around(leaf, job.target.estimator, x, y, params, weight)
+    final = clone(leaf.estimator).set_params(**own)
+    final.fit(x, y, **({} if weight is None else {"sample_weight": weight}))
+    final.random_state = leaf.estimator.random_state
+    return final if composite is None else put_final(composite, final)
 
 
 def stage_columns(scanned: Scanned) -> dict[str, list[Any]]:

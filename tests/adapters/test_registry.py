@@ -1,6 +1,9 @@
 """Which estimators and settings are taken, and what the refusal says."""
 
+import importlib.util
+
 import pytest
+import sklearn.linear_model
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import (
     Lasso,
@@ -70,6 +73,46 @@ def test_the_nearest_registered_class_serves_a_subclass(monkeypatch):
     register(MyRidge, mine)
     assert adapter_for(MyOwnRidge()) is mine
     assert adapter_for(Ridge()) is not mine
+
+
+class Accelerated(Ridge):
+    """What a library puts in the place of scikit-learn's own class."""
+
+
+def fresh_registry():
+    """The module as if it were imported now."""
+    spec = importlib.util.spec_from_file_location("skhyper.adapters.fresh", registry.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_patched_scikit_learn_may_be_there_at_import_or_come_and_go_later(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sklearn.linear_model, "Ridge", Accelerated)
+        patched = fresh_registry()
+        for estimator in (Accelerated(), Ridge()):
+            assert isinstance(patched.adapter_for(estimator), RidgeAdapter)
+    for module in (patched, fresh_registry()):
+        for estimator in (Accelerated(), Ridge()):
+            assert isinstance(module.adapter_for(estimator), RidgeAdapter)
+
+
+def test_what_is_registered_for_a_patched_class_serves_the_one_in_whose_place_it_was(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sklearn.linear_model, "Ridge", Accelerated)
+        module, mine = fresh_registry(), RidgeAdapter()
+        module.register(sklearn.linear_model.Ridge, mine)
+    assert module.adapter_for(Ridge()) is mine
+    assert module.adapter_for(Accelerated()) is mine
+
+
+def test_a_subclass_of_the_same_name_is_no_patch():
+    module, mine = fresh_registry(), RidgeAdapter()
+    own = type("Ridge", (Ridge,), {})
+    module.register(own, mine)
+    assert module.adapter_for(own()) is mine
+    assert module.adapter_for(Ridge()) is not mine
 
 
 @pytest.mark.parametrize(

@@ -117,12 +117,12 @@ def test_weights_share_a_decay_by_layer_unit_and_input():
     assert found["global"] == ([0] * 31, ["all"])
     assert found["layer"] == ([0] * 16 + [1] * 15, ["0", "2"])
     units = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3] + [0, 1, 2, 3] + [4] * 4 + [5] * 4 + [6] * 4 + [4, 5, 6]
-    assert found["output"] == (units, [*(("0.weight", j) for j in range(4)), *(("2.weight", j) for j in range(3))])
+    assert found["output"] == (units, [*(f"0.weight[{j}]" for j in range(4)), *(f"2.weight[{j}]" for j in range(3))])
     inputs = [0, 1, 2] * 4 + [3] * 4 + [4, 5, 6, 7] * 3 + [8] * 3
-    assert found["feature"] == (inputs, ["a", "b", "c", "0.bias", *(("2.weight", i) for i in range(4)), "2.bias"])
+    assert found["feature"] == (inputs, ["a", "b", "c", "0.bias", *(f"2.weight[:, {i}]" for i in range(4)), "2.bias"])
     assert found["weight"][0] == list(range(31))
-    assert found["weight"][1][:2] == [("0.weight", 0, 0), ("0.weight", 0, 1)]
-    assert found["weight"][1][-1] == ("2.bias", 2)
+    assert found["weight"][1][:2] == ["0.weight[0, 0]", "0.weight[0, 1]"]
+    assert found["weight"][1][-1] == "2.bias[2]"
 
 
 def test_groups_of_columns_and_parameters_without_decay():
