@@ -81,9 +81,9 @@ def torch_session(work: float = np.inf) -> Iterator[None]:
     # Torch's own setter is left alone: what it changes beside the number of threads cannot be put back.
     threads = nullcontext() if work >= SMALL_WORK else _thread_pools().limit(limits=1)
     device = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
-    with threads, device, torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-        with torch.enable_grad(), _float64():
-            yield
+    streams, modes = torch.random.fork_rng(devices=[]), torch.inference_mode(False)
+    with threads, device, streams, modes, torch.enable_grad(), _float64():
+        yield
 
 
 @contextmanager

@@ -150,8 +150,9 @@ def test_what_needs_the_final_model_says_so():
 
 def test_a_plain_pipeline_of_a_familys_far_alpha_fits():
     """The family's own alpha may lie on a bound while its decays do not: the pipeline's has their size."""
-    x, y = make_regression(60, 6, n_informative=3, noise=20, random_state=0)
-    search = HyperTrainingSearchCV(PoissonRegressor(max_iter=10_000, tol=1e-10), exponent=1.0).fit(x, np.abs(y))
+    x, y = make_regression(60, 6, n_informative=3, noise=20, random_state=2)
+    poisson = PoissonRegressor(max_iter=10_000, tol=1e-10)
+    search = HyperTrainingSearchCV(poisson, exponent=1.0, alpha_bounds=(1e-8, 1e8)).fit(x, np.abs(y))
     decays = np.array(list(search.alphas_.values()))
     assert search.best_params_["alpha"] > 1e3 * decays.min()
     plain = search.refit_estimator()

@@ -23,6 +23,8 @@ from .problem import Problem, weighted
 ABOVE, BELOW = 5.0, 7.0
 # How far above the largest eigenvalue alpha may move at all.
 FURTHEST = 30.0
+# Log alpha above its least value from which decays of the family are accurate.
+MARGIN = 7.0
 # Eigenvalues of correlations below this share of the largest are rounding errors.
 RANK = 1e-13
 # Rows that are enough to see how columns are correlated.
@@ -47,6 +49,11 @@ class AlphaRange(NamedTuple):
     def bounds(self) -> tuple[float, float]:
         """Bounds of log alpha: beyond them nothing changes but for rounding."""
         return self.least, self.high + FURTHEST
+
+    @property
+    def family_bounds(self) -> tuple[float, float]:
+        """Those of the family, whose decays differ by weight and which needs more room above the rounding."""
+        return min(self.low, self.least + MARGIN), self.high + FURTHEST
 
 
 def alpha_range(problem: Problem) -> AlphaRange:

@@ -20,6 +20,7 @@ from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
 from .scan import Grid, Scan, scan
+from .selection import STANDARD_ERRORS
 from .wide import first_alphas, shrunk, unit_scale
 
 GLOBAL_STEP = 1.5  # between the points of a scan of the global alpha, in log alpha,
@@ -63,6 +64,8 @@ class Plan:
     competes : bool
         Whether free decays compete with other snapshots. Their losses are then those of folds that their offsets did
         not see; this takes as many fits as there are folds.
+    standard_errors : float
+        The gain for which the paired rule leaves the tuned global alpha.
     """
 
     exponents: tuple[float, ...] = ()
@@ -71,6 +74,7 @@ class Plan:
     log_scale: bool = True
     tol: float = 1e-6
     competes: bool = True
+    standard_errors: float = STANDARD_ERRORS
 
 
 def tune(
@@ -89,6 +93,7 @@ class _Procedure:
         self.n = self.problem.n_validation
         self.range = alpha_range(self.problem)
         self.bounds = plan.bounds or self.range.bounds
+        self.family_bounds = plan.bounds or self.range.family_bounds
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.curvature = 0.0  # of the objective in log alpha
@@ -225,7 +230,7 @@ class _Procedure:
         ends = {}
         for known, lowest in zip(first, (found.lowest for found in scans), strict=True):
             name = f"family, q = {float(known.hyper.exponent):g}"
-            proposals = QuasiNewton(known.hyper, objective, self.bounds, FAMILY_TOL, lowest.curvature)
+            proposals = QuasiNewton(known.hyper, objective, self.family_bounds, FAMILY_TOL, lowest.curvature)
             ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
         for name, end in ends.items():
             if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
@@ -239,7 +244,9 @@ class _Procedure:
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
         objective = self._objective()
-        search = partial(QuasiNewton, bounds=self.bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP)
+        search = partial(
+            QuasiNewton, bounds=self.family_bounds, tol=EXPONENT_TOL, exponents=bounds, first_step=FIRST_STEP
+        )
         first = search(hyper, objective)
         lead = self._run(self._pilot, "family of one fold", first, objective, start.w[:1], EXPONENT_STEP_TOL)
         if lead.best is None or lead.stop_reason in ENDED:
@@ -393,5 +400,5 @@ class _Procedure:
     ) -> Scan:
         response = response or self.response
         objective = self._objective(response)
-        grid = Grid(points, self.bounds, q, path, patience)
+        grid = Grid(points, self.bounds if q == 2 else self.family_bounds, q, path, patience)
         return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

@@ -39,7 +39,7 @@ class Evaluation(NamedTuple):
     w: Tensor  # (K, n_weights), also the warm start of the next evaluation
     fold_losses: Tensor  # (K,)
     gradient: Hyper  # d outer / d hyperparameters
-    error: float  # relative residual of the adjoint equation
+    error: float  # relative residual of the adjoint equation, or of the inner problem if that is larger
     state: Any = None  # of a training run: where it goes on
 
     @property

@@ -9,9 +9,18 @@ from numpy.typing import NDArray
 from ..adapters.losses import OfPredictions
 from ..boundary import GRANULARITIES
 from ..core.decays import Decays
-from ..core.losses import SquaredError, TweedieLog
+from ..core.losses import (
+    ConcomitantHuber,
+    Huber,
+    Loss,
+    Rescaled,
+    SquaredEpsilonInsensitive,
+    SquaredError,
+    TweedieLog,
+)
 from ..core.problem import Problem
 from ..core.procedure import Plan
+from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS
 
 # The exponents that "auto" tries beside 2, one of which is chosen; and those that it averages over.
 EXPONENTS = (1.5, 1.0, 0.75, 0.5)
@@ -125,8 +134,20 @@ def make_plan(
         exponents = ()
     if exponents is None:
         exponents = auto
-    squared = (SquaredError(), TweedieLog(0), OfPredictions(SquaredError(), 1))
-    return Plan(exponents, taus, bounds, log_scale=problem.outer_loss in squared, tol=tol, competes=competes)
+    errors = STANDARD_ERRORS if is_squared(problem.outer_loss) else STANDARD_ERRORS_OF_LIKELIHOODS
+    log_scale = has_unit(problem.outer_loss)
+    return Plan(exponents, taus, bounds, log_scale, tol, competes, standard_errors=errors)
+
+
+def has_unit(loss: Loss) -> bool:
+    """Whether a loss changes with the unit of the targets, so that only its logarithm's changes mean something."""
+    inner = loss.loss if isinstance(loss, Rescaled | OfPredictions) else loss
+    return isinstance(inner, SquaredError | TweedieLog | Huber | ConcomitantHuber | SquaredEpsilonInsensitive)
+
+
+def is_squared(loss: Loss) -> bool:
+    """Whether a loss is a squared error of predictions."""
+    return loss in (SquaredError(), TweedieLog(0), OfPredictions(SquaredError(), 1))
 
 
 __all__ = ["GRANULARITIES", "check_bounds", "check_exponents", "check_shrinkage", "make_plan", "resolve_granularity"]

@@ -12,7 +12,7 @@ from ..adapters.task import Task
 from ..core.problem import NetworkProblem
 from ..core.procedure import Plan
 from ..core.result import Record, Result, Snapshot, StopReason
-from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose
+from ..core.selection import choose
 from ..guard import Guard
 from .job import Job
 from .networks import choose_row
@@ -67,7 +67,7 @@ class SearchResults:
 
     def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
         """The paired rule."""
-        return choose(losses, STANDARD_ERRORS if plan.log_scale else STANDARD_ERRORS_OF_LIKELIHOODS)
+        return choose(losses, plan.standard_errors)
 
     def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
         """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.

@@ -12,12 +12,14 @@ so that an algorithm has two things to say: the weights, and H^-1 v.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from skhyper.core.decays import Decays, Hyper
+from skhyper.core.grid import row_curvatures
 from skhyper.core.problem import Folds, Problem
 from skhyper.core.result import Evaluation
 
@@ -106,7 +108,36 @@ class BestResponse(Response):
         w = self.solve(hyper, s2, w, tol)
         u, error = self.adjoint(w, hyper, s2, self.problem.outer_gradient(w), tol)
         gradient = hypergradient(self.problem.decays, w, hyper, s2, u)
+        error = max(error, self.residual(w, hyper, s2))
         return Evaluation(hyper, w, self.fold_losses(w), gradient, error)
+
+    def residual(self, w: Tensor, hyper: Hyper, s2: Tensor) -> float:
+        """How far the weights are from stationary, the largest of folds and candidates: 0 at the solution.
+
+        The inner objective's gradient relative to that of the constant model, each in the norm of the inverse of the
+        curvature's diagonal, so that columns of any unit count alike.
+        """
+        problem, decays = self.problem, self.problem.decays
+        a = decays.spread(decays.log_decays(w, hyper, s2).exp())
+        curvature = a[..., : problem.network.n_coefficients] + self._curvatures
+        metric = torch.where(curvature > 0, 1 / curvature, 0.0)
+
+        def size(g: Tensor) -> Tensor:
+            return (metric * g[..., : problem.network.n_coefficients] ** 2).sum(-1).sqrt()
+
+        left, scale = size(problem.loss_gradient(w) + a * w), size(self._first_gradient)
+        return float((left / scale.clamp(min=torch.finfo(w.dtype).tiny)).max())
+
+    @cached_property
+    def _curvatures(self) -> Tensor:
+        """Of each coefficient at the constant model, (K, n_coefficients)."""
+        squares = self.problem.column_squares(row_curvatures(self.problem))
+        return squares.repeat_interleave(self.problem.network.n_outputs, -1)
+
+    @cached_property
+    def _first_gradient(self) -> Tensor:
+        """The gradient of the training loss at the constant model, (K, n_weights)."""
+        return self.problem.loss_gradient(self.problem.constant_model())
 
     def evaluate_all(self, hyper: Hyper, s2: Tensor, w: Tensor, tol: float = 1e-8) -> list[Evaluation]:
         """Evaluations of candidates, (C,) hyperparameters and (C, K, n_weights) warm starts, as many at once as fit."""
