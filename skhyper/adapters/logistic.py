@@ -54,7 +54,12 @@ class LogisticAdapter(ClassifierAdapter):
         if estimator.class_weight is not None:
             by_class = class_weights(estimator.class_weight, classes, y[train], weights)
             rows = rows * by_class[np.searchsorted(classes, y[train])]
-        return Targets(one_hot(y, classes), rows)
+        values = one_hot(y, classes)
+        if len(classes) == 2 or self._one_vs_rest(estimator):
+            return Targets(values, rows)
+        present = np.isin(classes, y[train][rows > 0])
+        # The estimator fitted to a fold knows the classes there; for two of them its penalty is that of one output.
+        return Targets(np.where(present, values, -np.inf), rows / 2 if present.sum() == 2 else rows)
 
     def loss(self, estimator: Any, n_outputs: int) -> Loss:
         return LogLoss() if n_outputs == 1 or self._one_vs_rest(estimator) else MultinomialLogLoss()

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# How far the logit of a class that a fold lacks lies below those of others.
+ABSENT = 30.0
+
 
 class Loss(ABC):
     """A differentiable loss of the outputs of one row."""
@@ -120,31 +123,49 @@ class LogLoss(SeparableLoss):
 
 @dataclass(frozen=True)
 class MultinomialLogLoss(Loss):
-    """log sum_t exp(f_t) - sum_t y_t f_t, for one-hot y."""
+    """log sum_t exp(f_t) - sum_t y_t f_t, for one-hot y.
+
+    A fold may lack classes. Their targets are minus infinity, and the sum over t leaves out their outputs: the loss does
+    not depend on them, and its curvature along them is set to one, so that they stay where they are.
+    """
 
     shift_invariant = True
 
     def value(self, f: Tensor, y: Tensor) -> Tensor:
-        return torch.logsumexp(f - (y * f).sum(-1, keepdim=True), -1)
+        f, y, _ = _of_present(f, y)
+        return torch.logsumexp(f - (torch.where(y != 0, y * f, 0.0)).sum(-1, keepdim=True), -1)
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
+        f, y, _ = _of_present(f, y)
         return torch.softmax(f, -1) - y
 
     def hessian(self, f: Tensor, y: Tensor) -> Tensor:
+        f, _, absent = _of_present(f, y)
         p = torch.softmax(f, -1)
-        return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+        return torch.diag_embed(p + absent) - p[..., :, None] * p[..., None, :]
 
     def curvature(self, f: Tensor, y: Tensor) -> Tensor:
+        f, _, absent = _of_present(f, y)
         p = torch.softmax(f, -1)
-        return p * (1 - p)
+        return p * (1 - p) + absent
 
     def hessian_product(self, f: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        f, _, absent = _of_present(f, y)
         p = torch.softmax(f, -1)
-        return lambda v: p * (v - (p * v).sum(-1, keepdim=True))
+        return lambda v: p * (v - (p * v).sum(-1, keepdim=True)) + absent * v
 
     def start(self, y: Tensor, c: Tensor) -> Tensor:
-        logs = _mean(y, c).clamp(min=1e-3).log()
+        means = _mean(y.nan_to_num(neginf=0.0), c)
+        logs = means.clamp(min=1e-3).log() - ABSENT * (y == -torch.inf).any(-2).to(means)
         return logs - logs.mean(-1, keepdim=True)
+
+
+def _of_present(f: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Outputs and targets, minus infinity and 0 for classes that a fold lacks, and where these are."""
+    absent = y == -torch.inf
+    if not bool(absent.any()):
+        return f, y, 0.0
+    return torch.where(absent, -torch.inf, f), torch.where(absent, 0.0, y), absent.to(f)
 
 
 @dataclass(frozen=True)
