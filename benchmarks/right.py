@@ -95,7 +95,8 @@ def judge(name, kind, seed):
         found_loss, constant = float(path(np.array([alpha]))[0]), path.constant
     theirs = [by_scikit_learn(model, task.X, task.y, folds, a) for a in (alpha, best)]
     ours = (found_loss, grid_loss)
-    same = all(ok and abs(loss - mine) <= AGREE * abs(mine) for (loss, ok), mine in zip(theirs, ours, strict=True))
+    pairs = list(zip(theirs, ours, strict=True))
+    same = all(ok and not abs(loss - mine) > AGREE * abs(mine) for (loss, ok), mine in pairs)
     found, of_grid = (theirs[0][0], theirs[1][0]) if same else ours
     fresh = [fresh_loss(model, fitted.best_estimator_, task) for fitted in (tuned, default)]
     return {

@@ -332,7 +332,7 @@ def _newton(problem, v, alpha, enough, max_iter=60):
                 break
             t /= 2
         else:
-            return v, -slope <= 1e5 * enough
+            return v, -slope <= 1e7 * enough
         v, value = v + t * step, new
     return v, False
 
