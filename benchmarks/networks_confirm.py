@@ -128,7 +128,7 @@ CONFIRMATION = {
 def estimator(part):
     """The network, and the score that searches read."""
     if part.y_train.dtype.kind == "f":
-        return MLPRegressor((part.units,), random_state=0), "neg_mean_squared_error"
+        return MLPRegressor(hidden_layer_sizes=(part.units,), random_state=0), "neg_mean_squared_error"
     return MLPClassifier((part.units,), random_state=0), "neg_log_loss"
 
 
