@@ -74,11 +74,11 @@ def real(name, n_train, units, threshold=None):
 
 
 def generated(make, n_train, units, n_noise=0):
-    """Rows from `make(n_rows, random_state)`, with further columns that say nothing."""
+    """Rows from `make(n_samples, random_state)`, with further columns that say nothing."""
 
     def task(seed):
         rng = np.random.RandomState(seed)
-        X, y = make(n_train + N_TEST, random_state=rng)
+        X, y = make(n_samples=n_train + N_TEST, random_state=rng)
         y = (y > 0).astype(int) if set(np.unique(y)) == {-1.0, 1.0} else y
         X = np.hstack([X, rng.standard_normal((len(X), n_noise))])
         return _prepared(split(X, y, seed, n_train=n_train, stratify=y.dtype.kind != "f"), units)

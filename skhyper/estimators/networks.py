@@ -1,6 +1,7 @@
 """What a search does differently where the main network is trained step by step."""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import norm as sparse_norm
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ..adapters.network import NetworkAdapter
-from ..adapters.task import Task
+from ..adapters.task import Target, Task
 from ..boundary import to_numpy, to_tensor
 from ..core.final_network import still_learning, train_on
 from ..core.hypertraining import TrainingPlan, hyper_train, judged_losses
@@ -22,7 +24,7 @@ from ..core.layer_family import LOWEST
 from ..core.loop import Budget
 from ..core.losses import SquaredError, TweedieLog
 from ..core.problem import NetworkProblem
-from ..core.result import Result
+from ..core.result import Result, StopReason
 from ..core.selection import choose
 from .plan import TUNED, check_exponents, n_real_groups
 
@@ -173,7 +175,7 @@ class FinalNetwork(NamedTuple):
     estimator: Any
     moved: Any  # the estimator where log alpha is larger by one, to first order
     decays: Tensor
-    interrupted: bool
+    ended: StopReason | None
 
 
 def refit_network(
@@ -195,7 +197,25 @@ def refit_network(
     fitted, moved = (
         task.fitted(0, w, alpha, trained.epochs, trained.losses) for w in (trained.w, trained.w + trained.tangent)
     )
-    return FinalNetwork(fitted, moved, trained.decays, trained.interrupted)
+    return FinalNetwork(fitted, moved, trained.decays, trained.ended)
+
+
+def tell_end(target: Target, reason: StopReason) -> None:
+    """A warning where a network's search ended without what it was looking for; it names parameter and remedy."""
+    adapter, name = target.adapter, type(target.leaf.estimator).__name__
+    if not isinstance(adapter, NetworkAdapter):
+        return
+    slower = f"lower {name}'s {adapter.rate}."
+    said = {
+        StopReason.MOVING: "alpha was still moving when training had its full length; raise "
+        f"{name}'s {adapter.length}, or go on with continue_fit.",
+        StopReason.MOVING_AT_MAX_ITER: "alpha was still moving when the search had taken max_iter steps; raise the "
+        "search's max_iter, or go on with continue_fit.",
+        StopReason.DIVERGED: f"the held-out loss was not finite, and the best model so far is kept; {slower}",
+        StopReason.UNDONE: f"the final training on all rows diverged and was undone; {slower}",
+    }
+    if reason in said:
+        warnings.warn(f"HyperTrainingSearchCV: {said[reason]}", ConvergenceWarning, stacklevel=5)
 
 
 def same_columns(tuned: Task, task: Task) -> bool:

@@ -40,6 +40,7 @@ from .networks import (
     make_training_plan,
     refit_network,
     same_columns,
+    tell_end,
     tune_network,
 )
 from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
@@ -315,8 +316,11 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """From the stages' rows to fitted attributes; why all of it ended."""
         self._score(job, task, result, plan)
         self._select(job, task, result, plan)
-        if self.refit and self._refit(job, task, algorithm, result, budget):
-            result = replace(result, stop_reason=StopReason.INTERRUPTED)
+        tell_end(job.target, result.stop_reason)
+        cut_short = self._refit(job, task, algorithm, result, budget) if self.refit else None
+        if cut_short is not None:
+            tell_end(job.target, cut_short)
+            result = replace(result, stop_reason=cut_short)
         self._store(job, result)
         return result.stop_reason
 
@@ -436,15 +440,17 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """What selection chooses from: every stage's snapshot."""
         return result
 
-    def _refit(self, job: Job, tuned: Task, algorithm: CoreAlgorithm, result: Result, budget: Budget) -> bool:
-        """The chosen row on all rows; whether that was interrupted."""
-        start, interrupted = time.perf_counter(), False
+    def _refit(
+        self, job: Job, tuned: Task, algorithm: CoreAlgorithm, result: Result, budget: Budget
+    ) -> StopReason | None:
+        """The chosen row on all rows; what cut the training of a network short."""
+        start, cut_short = time.perf_counter(), None
         task = self._encode(job, None)
         alpha = self._alpha(result.snapshots[self.best_index_])
         if isinstance(task.encoding.problem, NetworkProblem):
             how = budget, same_columns(tuned, task), self.random_state
             final = refit_network(task, result, self.best_index_, alpha, *how)
-            self.best_estimator_, self._moved, found, interrupted = final
+            self.best_estimator_, self._moved, found, cut_short = final
         else:
             refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
             self.best_estimator_ = task.fitted(0, refitted.w, alpha, len(result.history))
@@ -454,4 +460,4 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         self._feature_decays = task.feature_decays(decays)
         self.refit_time_ = time.perf_counter() - start
         self._names()
-        return interrupted
+        return cut_short

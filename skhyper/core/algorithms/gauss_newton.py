@@ -41,10 +41,10 @@ class GaussNewton(TrainingAlgorithm):
 
     follows_weights = True
     interval: int | None = None
-    cg_max_iter: int = 5
+    cg_max_iter: int = 3
     cg_tol: float = 1e-3
     n_rows: int = 256
-    horizon: float = 20.0
+    horizon: float = 100.0
     dtype: torch.dtype = torch.float32
 
     def bind(self, problem: NetworkProblem) -> "GaussNewtonResponse":
