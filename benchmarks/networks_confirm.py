@@ -103,6 +103,8 @@ DEVELOPMENT = {
     "wine_classes": real("wine_classes", 90, 30),
     "far_apart": generated(classes(30, 10, 2, class_sep=1.5), 280, 50),
     "four_classes": generated(classes(20, 8, 4), 600, 50),
+    "four_classes_1500": generated(classes(20, 8, 4), 1500, 50),
+    "far_apart_1500": generated(classes(20, 8, 4, class_sep=2.0), 1500, 50),
     "wrong_labels": generated(classes(30, 4, 2, flip_y=0.2), 300, 30),
     "moons": generated(partial(make_moons, noise=0.3), 300, 30, n_noise=8),
     "boston": real("boston", 350, 30),

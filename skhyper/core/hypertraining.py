@@ -27,7 +27,7 @@ from .walk import Pace, Walk
 FIRST_DECAY = 5e-3  # times the outer loss of constant outputs and the weight of a batch,
 FIRST_EVEN_DECAY = 1e-3  # times that loss alone where decays are not divided by the weight of a batch
 LENGTH = 1.0  # epochs of a stage at most,
-FURTHER = 0.25  # as many again, relative, while alpha is not found,
+FURTHER = 0.5  # as many again, relative, while alpha is not found,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
 EARLY = 0.6  # share of the epochs of a plain fit within which weights are best that memorise early

@@ -51,7 +51,7 @@ class Pace:
         An objective this much above the lowest one is a divergence and rolled back, in units of the first one.
     """
 
-    step: float = 0.25
+    step: float = 0.12
     halving: float = 25.0
     warm_up: int = 5
     settling: int = 4
