@@ -126,7 +126,7 @@ def test_an_outlier_that_only_the_final_steps_see_makes_them_diverge():
     plain = MLPRegressor(max_iter=60, random_state=0, **settings)
     with np.errstate(all="ignore"):
         own, _ = told(lambda: plain.fit(x, y))
-    assert not own.score(x[:80], y[:80]) > 0.5
+    assert not np.isfinite(own.predict(x)).all()
     search, said = told(lambda: HyperTrainingSearchCV(plain, cv=folds, random_state=0).fit(x, y))
     assert sum("final training on all rows diverged" in text for text in said) == 1
     assert "diverged and was undone" in search.stop_reason_
