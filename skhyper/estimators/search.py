@@ -100,8 +100,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         "implicit", "joint", "simplified", "global", "unrolled", "t1t2".
     cv : int, float, splitter, iterable or None, default=None
         As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2, and for neural networks
-        one random split of 20 %, and two halves that hold out each other for the global alpha where weights memorise
-        early; a float holds out this share once.
+        random splits of 20 % (one, two of fewer than 2,000 rows, three of fewer than 1,000), and two halves that hold
+        out each other for the global alpha where weights memorise early; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
@@ -135,7 +135,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Precision of the training steps of neural networks; "float32" is faster where layers are wide. All else is in
         float64, as linear models are.
     random_state : int, RandomState instance or None, default=None
-        Of the random split when `cv` is a float, and of neural networks whose own random_state is None.
+        Of the random splits when `cv` is a float, and of neural networks whose own random_state is None.
     verbose : int, default=0
         1 prints a line a stage, 2 a line a step.
     error_score : "raise" or float, default=nan
@@ -184,6 +184,12 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         If the estimator or one of its settings has no differentiable L2 objective.
     ValueError
         If data, folds or parameters cannot be used; the message names parameter, rule and value.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the alpha of a neural network was still moving at the end, if its held-out loss was not finite, or if its
+        final steps on all rows diverged and were undone; the message names the parameter to change.
 
     Examples
     --------
