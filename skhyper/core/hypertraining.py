@@ -351,8 +351,8 @@ class _HyperTraining:
         # Weights of its own, since the best ones may be a part of what generates them.
         state = snapshot.state._replace(training=snapshot.state.training._replace(w=snapshot.w.clone()), memory=None)
         curve = Curve(snapshot.hyper.log_alpha.reshape(1), losses.mean().reshape(1))
-        known = {"curve": curve, "cosine": math.nan, "error": math.nan}
-        return replace(snapshot, w=state.training.w, state=state, fold_losses=losses, **known)
+        snapshot = replace(snapshot, w=state.training.w, state=state, fold_losses=losses)
+        return replace(snapshot, curve=curve, cosine=math.nan, error=math.nan)
 
     def _judging(self, response: TrainedResponse) -> TrainedResponse:
         """The response, held out by all the rows that the folds hold out."""
