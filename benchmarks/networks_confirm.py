@@ -1,12 +1,13 @@
 """Networks on other data: ``python -m benchmarks.networks_confirm``, the default against a grid of 20 alphas.
 
 The sets of `CONFIRMATION` decide nothing: they were named before the number of hold-outs was looked at, and were run
-once with what `DEVELOPMENT` had settled (``--development`` runs these). None is a set of benchmarks/networks.py, and
-none is breast_cancer or the set of four classes on which one hold-out was seen to say too little. All are small, so
-that a held-out fifth has 24 to 120 rows; confirmation sets keep at least 200 rows for the test. They are:
+once with what `DEVELOPMENT` had settled (``--development`` runs these). None is one of benchmarks/networks.py, and
+none is breast_cancer or the set of four classes on which one hold-out was seen to say too little. Nearly all are
+small, so that a held-out fifth has 24 to 120 rows; confirmation sets keep at least 200 rows for the test. They are:
 
 * development: vehicle, splice, sonar, wine_classes, boston, yacht and diabetes; classes far apart, four classes, wrong
-  labels, two moons with columns of noise, friedman2, and a sparse linear function with much noise;
+  labels, two moons with columns of noise, friedman2, and a sparse linear function with much noise; later classes far
+  apart and four classes with 1,500 rows, since larger sets had been left out;
 * confirmation: ionosphere, whether a red wine is good, energy, power and protein; Hastie's sum of squares, shells of a
   normal distribution, five classes, labels drawn from a linear function, and friedman1.
 
