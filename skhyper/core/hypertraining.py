@@ -21,7 +21,7 @@ from .layer_family import LayerFamily
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
 from .result import ENDED, MOVING, Curve, Evaluation, Record, Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy
+from .trained import PRECISION, Progress, TrainedResponse, TrainingAlgorithm, accuracy
 from .walk import Pace, Walk
 
 FIRST_DECAY = 5e-3  # times the outer loss of constant outputs and the weight of a batch,
@@ -236,10 +236,12 @@ class _HyperTraining:
         f = problem.loss.start(problem.y, problem.train)
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
+        # In single precision, since rows of weight zero change the rounding of sums.
+        log_loss = loss.abs().clamp(min=1e-300).log().to(PRECISION).to(loss)
         trainer = response.trainer
         weight = trainer.weight / trainer.steps_per_epoch
-        share = FIRST_EVEN_DECAY if problem.recipe.even_decay else FIRST_DECAY * weight
-        return (share * loss.abs()).clamp(min=1e-300).log().clamp(*self.plan.bounds)
+        share = weight.new_tensor(FIRST_EVEN_DECAY) if problem.recipe.even_decay else FIRST_DECAY * weight
+        return (log_loss + share.log()).clamp(*self.plan.bounds)
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""
