@@ -5,9 +5,11 @@ the penalty, which divides alpha by the weight of a batch.
 """
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_diabetes, load_iris, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
@@ -17,6 +19,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
 from skhyper.core import hypertraining
+from skhyper.core.algorithms.gauss_newton import GaussNewton
+from skhyper.core.decays import Decays
+from skhyper.core.designs import DenseDesign
+from skhyper.core.hypertraining import TrainingPlan, hyper_train, judged_losses, judged_rows
+from skhyper.core.loop import Budget
+from skhyper.core.losses import SquaredError
+from skhyper.core.mlp import MLP
+from skhyper.core.problem import NetworkProblem
+from skhyper.core.recipe import Adam, Recipe
+from skhyper.core.selection import choose
 from skhyper.core.training import Trainer
 from skhyper.estimators.search import HyperTrainingSearchCV
 from skhyper.estimators.splits import resolve_cv
@@ -186,6 +198,38 @@ def test_a_factor_on_all_weights_goes_to_alpha(factor, settings):
         for c in (1.0, factor)
     ]
     np.testing.assert_allclose(own[1], own[0], rtol=1e-6)
+
+
+class Recording(GaussNewton):
+    """Remembers the problems that it is bound to."""
+
+    problems: ClassVar[list] = []
+
+    def bind(self, problem):
+        self.problems.append(problem)
+        return super().bind(problem)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 8])
+def test_rows_that_fit_free_decays_do_not_judge_them_however_small_a_fold_is(n_rows):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40 + n_rows, 3, generator=generator, dtype=torch.float64)
+    held = torch.zeros(n_rows, len(x), dtype=torch.float64)
+    held[:, 40:] = torch.eye(n_rows)
+    train = (torch.arange(len(x)) < 40).double().expand(n_rows, -1)
+    loss, recipe = SquaredError(), Recipe(Adam(0.01), max_epochs=20)
+    decays = Decays(torch.tensor([0, 1, 2, -1]))
+    problem = NetworkProblem(DenseDesign(x), x[:, :1], train, held, MLP((3, 1)), loss, loss, decays, recipe=recipe)
+    Recording.problems.clear()
+    result = hyper_train(problem, Recording(), TrainingPlan(taus=(1.0,)), Budget(), seed=0)
+    fits, judges = (Recording.problems[-1].validation > 0).any(0), judged_rows(problem, 0)
+    assert len(result.snapshots) == 2
+    assert fits.any()
+    assert not (fits & judges).any()
+    assert judges.any() == (n_rows > 1)
+    assert float(Recording.problems[-1].validation.sum()) == pytest.approx(n_rows)  # the mean over folds is one of rows
+    if n_rows == 1:  # nobody judges, so the tuned global decay stays
+        assert choose(judged_losses(problem, result.snapshots, 0).numpy()) == 0
 
 
 def test_few_rows_are_held_out_several_times():

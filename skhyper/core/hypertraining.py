@@ -101,21 +101,31 @@ def global_decays(decays: Decays) -> Decays:
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
-    """Which held-out rows judge finer decays: a random share of the rows that have weight, (n,) bool."""
+    """Which held-out rows judge finer decays: a random share of them, (n,) bool.
+
+    At least one judges and one does not, so that none does where a single row is held out.
+    """
     generator = torch.Generator().manual_seed(seed)
     exists = ((problem.train > 0) | (problem.validation > 0)).any(0)
     drawn = torch.rand(int(exists.sum()), generator=generator, dtype=torch.float64)
-    return torch.zeros_like(exists).masked_scatter(exists, drawn < JUDGED)
+    place = torch.full_like(exists, torch.inf, dtype=torch.float64).masked_scatter(exists, drawn)
+    place[~(problem.validation > 0).any(0)] = torch.inf
+    n_held, n_drawn = int(place.isfinite().sum()), int((place < JUDGED).sum())
+    first = place.argsort()[: min(max(n_drawn, 1), n_held - 1)]
+    return torch.zeros_like(exists).index_fill(0, first, True)
 
 
 def judged_losses(problem: NetworkProblem, snapshots: Sequence[Snapshot], seed: int) -> Tensor:
     """Held-out losses of single rows, which the paired rule reads: (snapshots, rows).
 
-    With several snapshots the rows are those that judge. Each is weighted by its share of its fold's outer loss.
+    With several snapshots the rows are those that judge; where there are none, all snapshots are as good. Each is
+    weighted by its share of its fold's outer loss.
     """
     held = problem.validation > 0
-    if len(snapshots) > 1 and bool((held & judged_rows(problem, seed)).any()):
+    if len(snapshots) > 1:
         held = held & judged_rows(problem, seed)
+        if not bool(held.any()):
+            return problem.validation.new_zeros(len(snapshots), 1)
     weight = problem.validation[held] / problem.validation[held].mean()
     losses = [problem.outer_loss.value(problem.outputs(s.w), problem.y)[held] * weight for s in snapshots]
     return torch.stack(losses)
@@ -247,9 +257,10 @@ class _HyperTraining:
         """The problem with those held-out rows alone that do not judge."""
         problem = self.problem
         rows = torch.where(judged_rows(problem, self.seed), 0.0, problem.validation)
-        if not bool((rows > 0).any(-1).all()):
-            return problem
-        return replace(problem, validation=rows / rows.sum(-1, keepdim=True))
+        weight = rows.sum(-1, keepdim=True)
+        # A fold whose rows all judge has no part in the mean over folds.
+        share = problem.n_folds / (weight > 0).sum()
+        return replace(problem, validation=share * rows / weight.clamp(min=torch.finfo(rows.dtype).tiny))
 
     def _cross(self) -> None:
         """Where weights memorise early, the alpha of two halves that hold out each other, from the initial weights.
