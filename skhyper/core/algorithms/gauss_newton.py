@@ -5,7 +5,7 @@ were H + P / t. So the damping is the metric P of the training rule over the ste
 they are now, and the preconditioner is P / t + a.
 
 A hypergradient of a few steps and rows is right to a digit or two, so the systems are solved in single precision. Small
-networks have them in double precision, which costs no more there: what rounding makes of rows that are repeated instead
+networks have them in double precision, which costs hardly more there: what rounding makes of rows that are repeated instead
 of weighted, or in another order, is not amplified to digits that show.
 """
 
@@ -19,7 +19,6 @@ from skhyper.core.decays import Hyper
 from skhyper.core.problem import NetworkProblem
 from skhyper.core.trained import PlainlyTrained, System, TrainingAlgorithm, parts
 from skhyper.core.training import State
-
 
 SMALL = 2**15  # weights of a network whose systems are in double precision
 
