@@ -5,8 +5,8 @@ were H + P / t. So the damping is the metric P of the training rule over the ste
 they are now, and the preconditioner is P / t + a.
 
 A hypergradient of a few steps and rows is right to a digit or two, so the systems are solved in single precision. Small
-networks have them in double precision, which costs hardly more there: what rounding makes of rows that are repeated instead
-of weighted, or in another order, is not amplified to digits that show.
+networks have them in double precision, which costs hardly more there: what rounding makes of rows that are repeated
+instead of weighted, or in another order, is not amplified to digits that show.
 """
 
 from dataclasses import dataclass
