@@ -4,6 +4,7 @@
 training rows of each outer fold and scores the result on rows that took no part; no decision reads it.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import PredefinedSplit, TimeSeriesSplit
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
@@ -111,5 +113,7 @@ def guard(
 def _rerun(search: Any, x: Any, y: Any, params: Mapping[str, Any], outer: Split, cv: Any, score: Any) -> float:
     part = [_safe_indexing(values, outer.train) for values in (x, y)]
     rerun = clone(search).set_params(cv=cv)
-    rerun.fit(*part, **_check_method_params(x, params, outer.train))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the search itself has said it
+        rerun.fit(*part, **_check_method_params(x, params, outer.train))
     return float(score(rerun.best_estimator_, outer.validation))

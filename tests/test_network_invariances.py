@@ -29,6 +29,9 @@ from skhyper.core.problem import NetworkProblem
 from skhyper.core.recipe import Recipe
 from skhyper.estimators.search import HyperTrainingSearchCV
 
+# Short searches, whose alpha is still moving when they end; tests/test_network_endings.py has what is said of that.
+pytestmark = pytest.mark.filterwarnings("ignore:HyperTrainingSearchCV. alpha was still moving")
+
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 4))
 Y = np.sin(X[:, 0]) + 0.1 * RNG.standard_normal(60)

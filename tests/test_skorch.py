@@ -22,6 +22,9 @@ from torch import nn
 from skhyper.algorithms import NETWORK_ALGORITHMS
 from skhyper.estimators.search import HyperTrainingSearchCV
 
+# Short searches, whose alpha is still moving when they end; tests/test_network_endings.py has what is said of that.
+pytestmark = pytest.mark.filterwarnings("ignore:HyperTrainingSearchCV. alpha was still moving")
+
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 4)).astype(np.float32)
 Y = (np.sin(X[:, :1]) + 0.1 * RNG.standard_normal((90, 1))).astype(np.float32)

@@ -30,6 +30,8 @@ class NetworkAdapter(Adapter, ABC):
     """An adapter of a network that is trained step by step."""
 
     fixed_columns: ClassVar[bool] = False  # whether the number of columns is the network's own
+    length: ClassVar[str] = "max_iter"  # the estimator's parameter for the epochs of a plain fit,
+    rate: ClassVar[str] = "learning_rate_init"  # and for the rate of its steps
 
     @abstractmethod
     def network(self, estimator: Any, n_features: int, n_outputs: int) -> MainNetwork:

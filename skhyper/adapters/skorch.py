@@ -43,6 +43,7 @@ class SkorchAdapter(NetworkAdapter):
 
     parameter = "optimizer__weight_decay"
     fixed_columns = True
+    length, rate = "max_epochs", "lr"
     served: ClassVar[type]  # the class of skorch
     criteria: ClassVar[tuple[type[nn.Module], ...]]
 

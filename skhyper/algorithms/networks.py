@@ -18,13 +18,13 @@ class ImplicitHyperTraining(NetworkAlgorithm):
     ----------
     interval : int or None, default=None
         Training steps between two hypergradients; None is about 20, fewer where training is short.
-    cg_max_iter : int, default=5
+    cg_max_iter : int, default=3
         Steps of conjugate gradients for each.
     cg_tol : float, default=1e-3
         Relative residual at which they end.
     n_rows : int, default=256
         Training rows that a Hessian is taken from.
-    horizon : float, default=20.0
+    horizon : float, default=100.0
         Damping: the epochs within which weights are taken to answer to the decays.
 
     References
@@ -51,10 +51,10 @@ class ImplicitHyperTraining(NetworkAlgorithm):
         self,
         *,
         interval: int | None = None,
-        cg_max_iter: int = 5,
+        cg_max_iter: int = 3,
         cg_tol: float = 1e-3,
         n_rows: int = 256,
-        horizon: float = 20.0,
+        horizon: float = 100.0,
     ) -> None:
         self.interval = interval
         self.cg_max_iter = cg_max_iter

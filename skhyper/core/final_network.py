@@ -8,14 +8,15 @@ from torch import Tensor
 
 from .loop import Budget
 from .problem import NetworkProblem
-from .result import Record, Snapshot
+from .recipe import Moments
+from .result import Record, Snapshot, StopReason
 from .trained import Penalty, Progress, plain_log_decays, respond
-from .training import Trainer
+from .training import State, Trainer
 
 # Final epochs on all rows are as many as led to the weights; where held-out loss had hardly fallen in their last half,
 # no more than a plain fit has left, or this share of them.
 FURTHER = 0.25
-LEARNING = 1.3  # held-out loss when half of the epochs were left, over the best, above which it had
+LEARNING = 1.2  # held-out loss when half of the epochs were left, over the best, above which it had
 EXPLODED = 10.0  # training loss of a final epoch in units of the first one's, at which they are undone
 
 
@@ -27,7 +28,7 @@ class Trained(NamedTuple):
     losses: list[float]  # of every epoch
     epochs: int  # of the run and of the final steps
     tangent: Tensor  # d w / d log alpha, (1, n_weights)
-    interrupted: bool  # then the weights are those of the last whole epoch
+    ended: StopReason | None  # an interruption or a divergence that cut the steps short
 
 
 def still_learning(history: Sequence[Record], stage: str) -> bool:
@@ -44,9 +45,16 @@ def train_on(
 
     The decays of a network belong to weights of one initialisation, and to where training has brought them: so the
     final network goes on from them, for as many epochs as led to them if it was still learning, else as far as a plain
-    fit has these or a little beyond. Of several folds the first one's network goes on. Steps that diverge are undone.
-    Where weights would mean something else on these rows, initial ones are given, w (1, n_weights), and all epochs are
-    taken from there.
+    fit has these or a little beyond. Of several folds the first one's network goes on. Where weights would mean
+    something else on these rows, initial ones are given, w (1, n_weights), and all epochs are taken from there.
+
+    After an interruption the weights are those of the last whole epoch. Steps that diverge are undone: tuned weights
+    are kept as they are, of initial ones the epoch with the lowest training loss.
+
+    Raises
+    ------
+    FloatingPointError
+        If the first epoch from initial weights diverges: no network is trained.
     """
     progress: Progress = snapshot.state
     done = progress.epochs
@@ -64,25 +72,44 @@ def train_on(
     most = further if w is None else done + further
     state = trainer.start(done, start)
     losses: list[float] = []
-    interrupted = False
+    lowest: tuple[float, State] | None = None  # of what is trained from initial weights
+    ended: StopReason | None = None
     for _ in range(most):
         before = state._replace(w=state.w.clone())
         try:
             state, loss = trainer.run(state, decays.spread(log_decays(state.w).exp()), trainer.steps_per_epoch)
         except KeyboardInterrupt:
-            state, interrupted = before, True
+            state, ended = before, StopReason.INTERRUPTED
             break
         losses.append(float(loss))
-        if budget.seconds > budget.time_limit or exploded(losses):
+        if exploded(losses, state):
+            ended = StopReason.UNDONE
             break
-    if losses and (exploded(losses) or not bool(state.w.isfinite().all())):
-        state, losses = trainer.start(done, start), []
+        if w is not None and (lowest is None or losses[-1] < lowest[0]):
+            lowest = losses[-1], copied(state)
+        if budget.seconds > budget.time_limit:
+            break
+    if ended is StopReason.UNDONE:
+        if w is not None and lowest is None:
+            raise FloatingPointError("The final training on all rows diverged; lower the network's learning rate.")
+        state = trainer.start(done, start) if lowest is None else lowest[1]
+        losses = [] if lowest is None else losses[: losses.index(lowest[0]) + 1]
     found = log_decays(state.w).exp()
     concavity = None if family is None else family.concavity(state.w, hyper)
-    moved = respond(problem, trainer, state, Penalty(decays.spread(found), concavity))
-    return Trained(state.w, found[0], losses, len(losses) + (done if w is None else 0), moved, interrupted)
+    try:
+        moved = respond(problem, trainer, state, Penalty(decays.spread(found), concavity))
+    except KeyboardInterrupt:
+        moved, ended = state.w.new_zeros(state.w.shape), StopReason.INTERRUPTED
+    return Trained(state.w, found[0], losses, len(losses) + (done if w is None else 0), moved, ended)
 
 
-def exploded(losses: list[float]) -> bool:
-    """Whether the last of some epochs' training losses is no number or many times the first."""
-    return not losses[-1] - losses[0] <= (EXPLODED - 1) * abs(losses[0])
+def copied(state: State) -> State:
+    """A state that later steps, which are taken in place, leave alone."""
+    first, second, t = state.moments
+    return state._replace(w=state.w.clone(), moments=Moments(first.clone(), second.clone(), t))
+
+
+def exploded(losses: list[float], state: State) -> bool:
+    """Whether the last of some epochs' training losses is no number or many times the first, or weights are none."""
+    tame = losses[-1] - losses[0] <= (EXPLODED - 1) * abs(losses[0])
+    return not tame or not bool(state.w.isfinite().all())

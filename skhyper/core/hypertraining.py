@@ -20,14 +20,15 @@ from .hyperoptim import Objective
 from .layer_family import LayerFamily
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .problem import NetworkProblem
-from .result import ENDED, Evaluation, Record, Result, Snapshot, StopReason
-from .trained import Progress, TrainedResponse, TrainingAlgorithm, accuracy
+from .result import ENDED, MOVING, Curve, Evaluation, Record, Result, Snapshot, StopReason
+from .trained import PRECISION, Progress, TrainedResponse, TrainingAlgorithm, accuracy
 from .walk import Pace, Walk
 
-FIRST_ALPHA = 0.2  # times the outer loss of constant outputs,
-FIRST_EVEN_ALPHA = 1e-3  # where decays are not divided by the weight of a batch
+FIRST_DECAY = 5e-3  # times the outer loss of constant outputs and the weight of a batch,
+FIRST_EVEN_DECAY = 1e-3  # times that loss alone where decays are not divided by the weight of a batch
 FURTHEST = math.log(1e8)  # how far log alpha may move from there, if no bounds are given
 LENGTH = 1.0  # epochs of a stage at most,
+FURTHER = 0.5  # as many again, relative, while alpha is not found,
 PATIENCE = 0.07  # and those without a lower held-out loss after which it goes back, of the epochs of a plain fit
 JUDGED = 0.4  # share of the held-out rows that judge finer decays
 EARLY = 0.6  # share of the epochs of a plain fit within which weights are best that memorise early
@@ -101,21 +102,31 @@ def global_decays(decays: Decays) -> Decays:
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
-    """Which held-out rows judge finer decays: a random share of the rows that have weight, (n,) bool."""
+    """Which held-out rows judge finer decays: a random share of them, (n,) bool.
+
+    At least one judges and one does not, so that none does where a single row is held out.
+    """
     generator = torch.Generator().manual_seed(seed)
     exists = ((problem.train > 0) | (problem.validation > 0)).any(0)
     drawn = torch.rand(int(exists.sum()), generator=generator, dtype=torch.float64)
-    return torch.zeros_like(exists).masked_scatter(exists, drawn < JUDGED)
+    place = torch.full_like(exists, torch.inf, dtype=torch.float64).masked_scatter(exists, drawn)
+    place[~(problem.validation > 0).any(0)] = torch.inf
+    n_held, n_drawn = int(place.isfinite().sum()), int((place < JUDGED).sum())
+    first = place.argsort()[: min(max(n_drawn, 1), n_held - 1)]
+    return torch.zeros_like(exists).index_fill(0, first, True)
 
 
 def judged_losses(problem: NetworkProblem, snapshots: Sequence[Snapshot], seed: int) -> Tensor:
     """Held-out losses of single rows, which the paired rule reads: (snapshots, rows).
 
-    With several snapshots the rows are those that judge. Each is weighted by its share of its fold's outer loss.
+    With several snapshots the rows are those that judge; where there are none, all snapshots are as good. Each is
+    weighted by its share of its fold's outer loss.
     """
     held = problem.validation > 0
-    if len(snapshots) > 1 and bool((held & judged_rows(problem, seed)).any()):
+    if len(snapshots) > 1:
         held = held & judged_rows(problem, seed)
+        if not bool(held.any()):
+            return problem.validation.new_zeros(len(snapshots), 1)
     weight = problem.validation[held] / problem.validation[held].mean()
     losses = [problem.outer_loss.value(problem.outputs(s.w), problem.y)[held] * weight for s in snapshots]
     return torch.stack(losses)
@@ -138,9 +149,10 @@ class _HyperTraining:
         self.seed, self.w, self.halves, self.most = seed, w, halves, journal.budget.max_iter
         self.s2 = torch.ones(problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
-        first = self._unit_alpha()
-        self.bounds = plan.bounds or (first - FURTHEST, first + FURTHEST)
+        self.open: TrainedResponse | None = None  # of a stage that has begun and has no snapshot
         self.response = self._bind(problem.with_decays(global_decays(problem.decays)))
+        first = float(self._unit_alpha(self.response))
+        self.bounds = plan.bounds or (first - FURTHEST, first + FURTHEST)
 
     def run(self, checkpoint: Checkpoint | None) -> Result:
         """Global, then finer, or what a checkpoint left to do; then the result."""
@@ -160,10 +172,14 @@ class _HyperTraining:
                 raise
         except KeyboardInterrupt:
             reason = StopReason.INTERRUPTED
+            if self.open is not None and self.end.best is not None:
+                self.end.stop_reason = reason
+                self._append(self._snapshot(self.open))
             if not self.snapshots:
                 raise
         if reason not in (*ENDED, StopReason.DIVERGED):
-            reason = self.snapshots[-1].stop_reason
+            moving = (s.stop_reason for s in self.snapshots if s.stop_reason in MOVING.values())
+            reason = next(moving, self.snapshots[-1].stop_reason)
         records = tuple(self.journal.records)
         return Result(tuple(self.snapshots), self.s2, records, reason, self.response, self._checkpoint(records))
 
@@ -184,7 +200,7 @@ class _HyperTraining:
         if self.end.best is not None and (over or self.end.last is None):
             self.end.last = response.again(self.end.best.state)
         limit = self.most = self.end.n_iter + self.journal.budget.max_iter
-        self.end.stop_reason = StopReason.MAX_ITER
+        self.end.stop_reason, self.open = StopReason.MAX_ITER, response
         self._run(response, limit)
         if not self.snapshots:
             self._cross()
@@ -194,7 +210,7 @@ class _HyperTraining:
         return self.algorithm.bind(problem)
 
     def _global(self) -> None:
-        hyper = Hyper(self._first_alpha(), torch.tensor(2.0, dtype=torch.float64))
+        hyper = Hyper(self._first_alpha(self.response), torch.tensor(2.0, dtype=torch.float64))
         self.end = Stage(last=self.response.begin(self.seed, self.w))
         self._stage("global alpha", self.response, hyper, 1, math.inf)
         self._cross()
@@ -224,26 +240,34 @@ class _HyperTraining:
             self._stage(f"finer decays, tau = {tau:g}", self.response, hyper, count, tau)
             self._conclude(self.response)
 
-    def _first_alpha(self) -> Tensor:
+    def _first_alpha(self, response: TrainedResponse) -> Tensor:
         """Where log alpha begins."""
-        return torch.tensor(self._unit_alpha(), dtype=torch.float64).clamp(*self.bounds)
+        return self._unit_alpha(response).clamp(*self.bounds)
 
-    def _unit_alpha(self) -> float:
-        """The log of a share of the outer loss of the best constant: log-losses and squared losses of any unit."""
-        problem = self.problem
+    def _unit_alpha(self, response: TrainedResponse) -> Tensor:
+        """The log of a share of the outer loss of the best constant: log-losses and squared losses of any unit.
+
+        Where a step divides decays by the weight of its batch, alpha has the unit of that too.
+        """
+        problem = response.problem
         f = problem.loss.start(problem.y, problem.train)
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
-        share = FIRST_EVEN_ALPHA if problem.recipe.even_decay else FIRST_ALPHA
-        return math.log(max(share * abs(float(loss)), 1e-300))
+        # In single precision, since rows of weight zero change the rounding of sums.
+        log_loss = loss.abs().clamp(min=1e-300).log().to(PRECISION).to(loss)
+        trainer = response.trainer
+        weight = trainer.weight / trainer.steps_per_epoch
+        share = weight.new_tensor(FIRST_EVEN_DECAY) if problem.recipe.even_decay else FIRST_DECAY * weight
+        return log_loss + share.log()
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""
         problem = self.problem
         rows = torch.where(judged_rows(problem, self.seed), 0.0, problem.validation)
-        if not bool((rows > 0).any(-1).all()):
-            return problem
-        return replace(problem, validation=rows / rows.sum(-1, keepdim=True))
+        weight = rows.sum(-1, keepdim=True)
+        # A fold whose rows all judge has no part in the mean over folds.
+        share = problem.n_folds / (weight > 0).sum()
+        return replace(problem, validation=share * rows / weight.clamp(min=torch.finfo(rows.dtype).tiny))
 
     def _cross(self) -> None:
         """Where weights memorise early, the alpha of two halves that hold out each other, from the initial weights.
@@ -261,18 +285,20 @@ class _HyperTraining:
             return
         response = self._bind(problem.with_decays(global_decays(problem.decays)))
         same = self.w is not None and self.w.shape[-1] == problem.network.n_weights  # preprocessing may not give it
-        self.end = Stage(last=response.begin(self.seed, self.w if same else None))
-        hyper = walk.hyper._replace(log_alpha=self._first_alpha())
         try:
+            self.end = Stage(last=response.begin(self.seed, self.w if same else None))
+            hyper = walk.hyper._replace(log_alpha=self._first_alpha(response))
             self._stage(f"{stage[0]}, halves", response, hyper, 1, math.inf, latest=math.inf)
         except KeyboardInterrupt:
             self.end.stop_reason = StopReason.INTERRUPTED
-        if self.walk.moving:
+        if self.walk is not walk and self.walk.moving:
             log_alpha = self.walk.hyper.log_alpha + (response.trainer.weight / first.trainer.weight).log()
-            walk.hyper = hyper._replace(log_alpha=log_alpha.clamp(*self.bounds))
+            walk.hyper = walk.hyper._replace(log_alpha=log_alpha.clamp(*self.bounds))
+            if self.end.stop_reason in MOVING.values():
+                end.stop_reason = self.end.stop_reason
         if self.end.stop_reason in ENDED:
             end.stop_reason = self.end.stop_reason
-        self.walk, self.end, self.stage = walk, end, stage
+        self.walk, self.end, self.stage, self.open = walk, end, stage, first
 
     def _stage(
         self, name: str, response: TrainedResponse, hyper: Hyper, count: int, tau: float, latest: float = LATEST
@@ -293,7 +319,11 @@ class _HyperTraining:
         self.stage = (name, count, tau)
         limits = None if problem.family is None else problem.family.limits()
         self.walk = Walk(hyper, objective, self.bounds, pace, moves_alpha=hyper.offsets is None, limits=limits)
+        self.open = response
         self._run(response, limit)
+        if self.end.stop_reason is StopReason.MOVING and self.walk.moving:
+            self.end.stop_reason = StopReason.MAX_ITER
+            self._run(response, min(self.most, math.ceil((1 + FURTHER) * full)))
 
     def _run(self, response: TrainedResponse, limit: int) -> None:
         """The loop, until `limit` evaluations of the stage in all."""
@@ -312,13 +342,24 @@ class _HyperTraining:
         )
         if end.stop_reason is StopReason.MAX_ITER and end.n_iter < self.journal.budget.max_iter:
             end.stop_reason = StopReason.FULL_LENGTH
+        if walk.unfinished:
+            end.stop_reason = MOVING.get(end.stop_reason, end.stop_reason)
 
     def _conclude(self, response: TrainedResponse) -> None:
-        """The snapshot of a stage."""
+        """The snapshot of a stage, with what the best response and an accurate hypergradient say at its end."""
+        snapshot, best = self._snapshot(response), self.end.best
+        assert best is not None
+        best = self._with_moments(best)
+        curve = self._judging(response).curve(best.state, snapshot.hyper)
+        cosine, error = accuracy(response, best)
+        self._append(replace(snapshot, curve=curve, cosine=cosine, error=error))
+        if self.end.stop_reason in ENDED:
+            raise OutOfBudget(self.end.stop_reason)
+
+    def _snapshot(self, response: TrainedResponse) -> Snapshot:
+        """Where a stage ended; nothing is known beside it, and no hypergradient was compared with an accurate one."""
         (name, count, _), walk, end = self.stage, self.walk, self.end
         snapshot = end.snapshot(name, count, self.journal.budget.seconds)
-        assert end.best is not None
-        best = self._with_moments(end.best)
         if snapshot.hyper.offsets is None:
             # Weights are best before they memorise; what decay keeps them from it is known later.
             snapshot = replace(snapshot, hyper=walk.hyper)
@@ -326,18 +367,20 @@ class _HyperTraining:
         if family is not None:
             mean = family.exponents(snapshot.hyper).mean()
             snapshot = replace(snapshot, hyper=snapshot.hyper._replace(exponent=mean), family=family)
-        problem = self.problem
-        judging = response.judged_by(replace(response.problem, validation=problem.validation))
-        curve = judging.curve(best.state, snapshot.hyper)
-        cosine, error = accuracy(response, best)
-        losses = judging.fold_losses(snapshot.w)
+        losses = self._judging(response).fold_losses(snapshot.w)
         # Weights of its own, since the best ones may be a part of what generates them.
         state = snapshot.state._replace(training=snapshot.state.training._replace(w=snapshot.w.clone()), memory=None)
-        snapshot = replace(snapshot, w=state.training.w, state=state)
-        self.snapshots.append(replace(snapshot, fold_losses=losses, curve=curve, cosine=cosine, error=error))
-        self.ended = self.stage, self.walk, self.end
-        if end.stop_reason in ENDED:
-            raise OutOfBudget(end.stop_reason)
+        curve = Curve(snapshot.hyper.log_alpha.reshape(1), losses.mean().reshape(1))
+        snapshot = replace(snapshot, w=state.training.w, state=state, fold_losses=losses)
+        return replace(snapshot, curve=curve, cosine=math.nan, error=math.nan)
+
+    def _judging(self, response: TrainedResponse) -> TrainedResponse:
+        """The response, held out by all the rows that the folds hold out."""
+        return response.judged_by(replace(response.problem, validation=self.problem.validation))
+
+    def _append(self, snapshot: Snapshot) -> None:
+        self.ended, self.open = (self.stage, self.walk, self.end), None
+        self.snapshots.append(snapshot)
 
     def _leave(self) -> None:
         """Of the stage before, which a run would go on with if the next one diverged, its best weights alone."""

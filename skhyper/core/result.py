@@ -21,8 +21,21 @@ class StopReason(Enum):
     NO_PROGRESS = "The outer loss no longer falls by more than its tolerance."
     SCANNED = "The best alpha lies between others that were tried."
     AT_BOUND = "The best hyperparameters lie on a bound of the search; widen alpha_bounds if that is not meant."
+    AT_LIMIT = "Alpha went as far as the data allow: either all weights are shrunk to nothing, or none is shrunk."
     MAX_ITER = "The maximum number of hyperparameter steps was reached; raise max_iter to go on."
     FULL_LENGTH = "Training has its full length, which follows from the network's max_iter."
+    MOVING = (
+        "Training has its full length, which follows from the network's max_iter, but alpha was still moving; raise "
+        "that max_iter, or go on with continue_fit."
+    )
+    MOVING_AT_MAX_ITER = (
+        "Alpha was still moving when the maximum number of hyperparameter steps was reached; raise max_iter, or go on "
+        "with continue_fit."
+    )
+    UNSOLVED = (
+        "The weights of the inner problem did not converge; raise max_iter of the algorithm, or scale the columns."
+    )
+    UNDONE = "The final training on all rows diverged and was undone; lower the network's learning rate."
     TIME_LIMIT = "The time limit was reached; the best model so far is kept."
     INTERRUPTED = "The search was interrupted; the best model so far is kept."
     DIVERGED = "The outer loss was not finite; the best model so far is kept."
@@ -30,6 +43,8 @@ class StopReason(Enum):
 
 # Reasons of the user's, after which no further stage begins.
 ENDED = (StopReason.TIME_LIMIT, StopReason.INTERRUPTED)
+# What a stage that has all its steps is told to be instead if alpha is still moving.
+MOVING = {StopReason.FULL_LENGTH: StopReason.MOVING, StopReason.MAX_ITER: StopReason.MOVING_AT_MAX_ITER}
 
 
 class Evaluation(NamedTuple):

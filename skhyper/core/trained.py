@@ -30,7 +30,7 @@ CURVE_POINTS = 41  # points of a curve in both directions,
 ACCURATE_ROWS, ACCURATE_STEPS = 1024, 50  # rows and steps of conjugate gradients where it is taken with care
 AT_ONCE = 2**17  # numbers of a layer's activations in a product with the Hessian
 VALIDATION_ROWS = 512  # of a fold that a hypergradient reads
-# Of what is remembered beside the weights: the past of the descent, and the best weights so far.
+# Of what is remembered beside the weights: the past of the descent.
 PRECISION = torch.float32
 
 
@@ -87,12 +87,15 @@ class TrainedResponse(Response):
         return Evaluation(hyper, training.w, fold_losses, gradient, error, progress)
 
     def keep(self, evaluation: Evaluation) -> Evaluation:
-        """With weights of its own; the moments are left to the run, whose last ones do as well.
+        """With weights of its own, as exact as they are trained; the moments are left to the run, whose last ones do
+        as well.
 
         Of the hypergradient there are eight bits of each offset's: it is compared with another one and no more.
         """
         progress: Progress = evaluation.state
-        w, gradient = evaluation.w.to(PRECISION, copy=True), evaluation.gradient
+        single = PRECISION in (self.problem.dtype, evaluation.w.dtype)
+        w = evaluation.w.to(PRECISION if single else torch.float64, copy=True)
+        gradient = evaluation.gradient
         if gradient.offsets is not None:
             gradient = gradient._replace(offsets=gradient.offsets.to(torch.bfloat16))
         training = progress.training._replace(w=w, moments=Moments.none(w[:, :0], PRECISION))

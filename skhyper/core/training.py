@@ -88,7 +88,8 @@ class Rows:
             return self._gather(self.index, self.c)
         drawn = torch.rand(self.c.shape, generator=generator, dtype=torch.float64)
         batch = self.take((drawn + (self.c == 0)).argsort(dim=-1)[:, :n])
-        return batch._replace(c=batch.c * (self.c.sum(-1) / batch.c.sum(-1))[:, None])
+        drawn_weight = batch.c.sum(-1).clamp(min=torch.finfo(batch.c.dtype).tiny)  # of a fold without rows
+        return batch._replace(c=batch.c * (self.c.sum(-1) / drawn_weight)[:, None])
 
 
 def _rows(part: Tensor, index: Tensor) -> Tensor:

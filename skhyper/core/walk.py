@@ -19,6 +19,7 @@ from .result import Evaluation, StopReason
 BETAS = (0.9, 0.99)
 MAX_ROLL_BACKS = 5
 ROLL_BACK = 0.3  # length of steps after a roll-back, relative
+STEEP = 0.01  # of the objective along log alpha: a unit of it would gain about as much
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Pace:
         An objective this much above the lowest one is a divergence and rolled back, in units of the first one.
     """
 
-    step: float = 0.25
+    step: float = 0.12
     halving: float = 25.0
     warm_up: int = 5
     settling: int = 4
@@ -127,6 +128,16 @@ class Walk(Proposals):
     def moving(self) -> bool:
         """Whether the weights have settled, so that steps have begun."""
         return self._moving
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether alpha is on its way: it has not begun to move, or the objective falls by much where it moves to."""
+        if not self.moves_alpha:
+            return False
+        if not self._moving or not self._steps:
+            return True
+        slope, log_alpha = float(self._mean[0]) / (1 - BETAS[0] ** self._steps), float(self.hyper.log_alpha)
+        return abs(slope) > STEEP and (self.bounds[0] < log_alpha if slope > 0 else log_alpha < self.bounds[1])
 
     def resume(self) -> bool:
         """Go on where patience had run out; whether it had, so that training goes back once more."""

@@ -23,7 +23,7 @@ from ..core.layer_family import LOWEST
 from ..core.loop import Budget
 from ..core.losses import SquaredError, TweedieLog
 from ..core.problem import NetworkProblem
-from ..core.result import Result
+from ..core.result import Result, StopReason
 from ..core.selection import choose
 from .plan import TUNED, check_exponents, n_real_groups
 
@@ -174,7 +174,7 @@ class FinalNetwork(NamedTuple):
     estimator: Any
     moved: Any  # the estimator where log alpha is larger by one, to first order
     decays: Tensor
-    interrupted: bool
+    ended: StopReason | None
 
 
 def refit_network(
@@ -196,7 +196,7 @@ def refit_network(
     fitted, moved = (
         task.fitted(0, w, alpha, trained.epochs, trained.losses) for w in (trained.w, trained.w + trained.tangent)
     )
-    return FinalNetwork(fitted, moved, trained.decays, trained.interrupted)
+    return FinalNetwork(fitted, moved, trained.decays, trained.ended)
 
 
 def same_columns(tuned: Task, task: Task, x: Any, y: Any, split: Split) -> bool:

@@ -28,6 +28,7 @@ from ..core.result import Result, StopReason
 from .all_or_nothing import all_or_nothing, forget
 from .checks import check_data, check_fit_params, tell_callbacks, tell_missing
 from .continued_search import ContinuedSearch
+from .endings import ending, tell_end
 from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
@@ -100,8 +101,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         "implicit", "joint", "simplified", "global", "unrolled", "t1t2".
     cv : int, float, splitter, iterable or None, default=None
         As GridSearchCV's; None is 5 folds, or as many as the smallest class fills, at least 2, and for neural networks
-        one random split of 20 %, and two halves that hold out each other for the global alpha where weights memorise
-        early; a float holds out this share once.
+        random splits of 20 % (one, two of fewer than 2,000 rows, three of fewer than 1,000), and two halves that hold
+        out each other for the global alpha where weights memorise early; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
         decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
@@ -137,7 +138,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Precision of the training steps of neural networks; "float32" is faster where layers are wide. All else is in
         float64, as linear models are.
     random_state : int, RandomState instance or None, default=None
-        Of the random split when `cv` is a float, and of neural networks whose own random_state is None.
+        Of the random splits when `cv` is a float, and of neural networks whose own random_state is None.
     verbose : int, default=0
         1 prints a line a stage, 2 a line a step.
     error_score : "raise" or float, default=nan
@@ -190,6 +191,12 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         If the estimator or one of its settings has no differentiable L2 objective.
     ValueError
         If data, folds or parameters cannot be used; the message names parameter, rule and value.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the alpha of a neural network was still moving at the end, if its held-out loss was not finite, or if its
+        final steps on all rows diverged and were undone; the message names the parameter to change.
 
     Examples
     --------
@@ -322,8 +329,13 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """From the stages' rows to fitted attributes; why all of it ended."""
         self._score(job, task, result, plan)
         self._select(job, task, result, plan)
-        if self.refit and self._refit(job, task, algorithm, result, budget):
-            result = replace(result, stop_reason=StopReason.INTERRUPTED)
+        if not isinstance(task.encoding.problem, NetworkProblem) and hasattr(self, "best_index_"):
+            result = replace(result, stop_reason=ending(self, result, self.best_index_, algorithm))
+        tell_end(self, job.target, result.stop_reason)
+        cut_short = self._refit(job, task, algorithm, result, budget) if self.refit else None
+        if cut_short is not None:
+            tell_end(self, job.target, cut_short)
+            result = replace(result, stop_reason=cut_short)
         self._store(job, result)
         return result.stop_reason
 
@@ -444,15 +456,17 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """What selection chooses from: every stage's snapshot."""
         return result
 
-    def _refit(self, job: Job, tuned: Task, algorithm: CoreAlgorithm, result: Result, budget: Budget) -> bool:
-        """The chosen row on all rows; whether that was interrupted."""
-        start, interrupted = time.perf_counter(), False
+    def _refit(
+        self, job: Job, tuned: Task, algorithm: CoreAlgorithm, result: Result, budget: Budget
+    ) -> StopReason | None:
+        """The chosen row on all rows; what cut the training of a network short."""
+        start, cut_short = time.perf_counter(), None
         task = self._encode(job, None)
         alpha = self._alpha(result.snapshots[self.best_index_])
         if isinstance(task.encoding.problem, NetworkProblem):
             how = budget, same_columns(tuned, task, job.x, job.y, job.splits[0]), self.random_state
             final = refit_network(task, result, self.best_index_, alpha, *how)
-            self.best_estimator_, self._moved, found, interrupted = final
+            self.best_estimator_, self._moved, found, cut_short = final
         else:
             refitted = refit(task.encoding.problem, algorithm, result, self.best_index_)
             self.best_estimator_ = task.fitted(0, refitted.w, alpha, len(result.history))
@@ -462,4 +476,4 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         self._feature_decays = task.feature_decays(decays)
         self.refit_time_ = time.perf_counter() - start
         self._names()
-        return interrupted
+        return cut_short

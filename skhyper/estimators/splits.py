@@ -1,4 +1,4 @@
-"""`cv` as GridSearchCV reads it, and two things more: folds that the smallest class can fill, and one random split."""
+"""`cv` as GridSearchCV reads it, and two things more: folds that the smallest class can fill, and random splits."""
 
 import math
 from collections.abc import Mapping
@@ -14,6 +14,8 @@ from ..boundary import Split, check_splits
 
 DEFAULT_FOLDS = 5
 HELD_OUT = 0.2
+# Random splits of a network's rows: no more than this, and no more than hold out so many rows together.
+MOST_SPLITS, ENOUGH_ROWS = 3, 400
 
 
 def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None, network: bool = False) -> Any:
@@ -30,10 +32,10 @@ def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None, n
     random_state : int, RandomState or None
         Of the one random split.
     network : bool
-        Whether None is one random split instead, which holds out `HELD_OUT`.
+        Whether None is random splits instead that each hold out `HELD_OUT`: one, or up to `MOST_SPLITS` of few rows.
     """
     if cv is None and network:
-        return _one_split(HELD_OUT, y, classifier, random_state)
+        return _random_splits(HELD_OUT, y, classifier, random_state)
     if cv is None:
         return check_cv(default_folds(y, classifier), y, classifier=classifier)
     if isinstance(cv, Real) and not isinstance(cv, Integral):
@@ -43,15 +45,16 @@ def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None, n
     return check_cv(cv, y, classifier=classifier)
 
 
-def _one_split(share: float, y: Any, classifier: bool, random_state: Any) -> Any:
-    """One random split, stratified where every class has rows for both parts."""
+def _random_splits(share: float, y: Any, classifier: bool, random_state: Any) -> Any:
+    """Random splits, stratified where every class has rows for both parts."""
     n_rows, splitter = _num_samples(y), ShuffleSplit
     if classifier and type_of_target(y) in ("binary", "multiclass"):
         counts = np.unique(np.asarray(y), return_counts=True)[1]
         n_held = math.ceil(share * n_rows)
         if counts.min() >= 2 and len(counts) <= min(n_held, n_rows - n_held):
             splitter = StratifiedShuffleSplit
-    return splitter(n_splits=1, test_size=share, random_state=random_state)
+    n_splits = min(MOST_SPLITS, math.ceil(ENOUGH_ROWS / math.ceil(share * n_rows)))
+    return splitter(n_splits=n_splits, test_size=share, random_state=random_state)
 
 
 def two_halves(y: Any, weight: Any, classifier: bool, random_state: Any) -> list[Split] | None:
