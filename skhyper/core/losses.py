@@ -125,8 +125,8 @@ class LogLoss(SeparableLoss):
 class MultinomialLogLoss(Loss):
     """log sum_t exp(f_t) - sum_t y_t f_t, for one-hot y.
 
-    A fold may lack classes. Their targets are minus infinity, and the sum over t leaves out their outputs: the loss does
-    not depend on them, and its curvature along them is set to one, so that they stay where they are.
+    A fold may lack classes. Their targets are minus infinity, and the sum over t leaves out their outputs: the loss
+    does not depend on them, and its curvature along them is set to one, so that they stay where they are.
     """
 
     shift_invariant = True
