@@ -17,7 +17,7 @@ from torch import Tensor
 from .algorithms.base import BestResponse
 from .decays import Decays, Hyper
 
-FINE_EPS = 1e-14
+FINE_EPS = 1e-20
 DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution,
 FINE_DROP = 1e-10  # and of the fine one
 PINNED = 1e12  # decay of a group that is held at zero, in units of the data's curvature
