@@ -14,7 +14,6 @@ from sklearn.metrics import d2_tweedie_score, log_loss, mean_squared_error
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from squared import regression
 
 from skhyper import HyperTrainedLogisticRegression, HyperTrainedRidge, HyperTrainingSearchCV
 
@@ -138,7 +137,7 @@ def test_decays_of_the_family_are_penalties_of_glum_and_infinite_ones_drop_colum
 
 @EVERY
 def test_a_sparse_x_and_a_pipeline_are_fitted_alike(name):
-    x, y, s = data(name)
+    x, y, _ = data(name)
     case = CASES[name]
     x = x * 3.0 ** np.arange(-5, 5) * (np.abs(x) > 0.5)
     scaler = StandardScaler(with_mean=False)
@@ -148,20 +147,25 @@ def test_a_sparse_x_and_a_pipeline_are_fitted_alike(name):
     assert_same(search.best_estimator_[-1], of_glum(case, scaled, y, decays_of(search)))
 
 
+def score(name, estimator, y, f):
+    """The score of linear predictions f, by its metric."""
+    if name == "ridge":
+        return -mean_squared_error(y, f)
+    if name == "logistic":
+        return -log_loss(y, 1 / (1 + np.exp(-f)))
+    power = getattr(estimator, "power", {"poisson": 1, "gamma": 2}.get(name))
+    return d2_tweedie_score(y, np.exp(f) if power else f, power=power)
+
+
 @EVERY
 def test_the_score_of_each_fold_is_that_of_glum_with_the_same_decays(name):
     x, y, _ = data(name)
     case, cv = CASES[name], KFold(3)
     scoring = {"ridge": "neg_mean_squared_error", "logistic": "neg_log_loss"}.get(name)
     search = searched(case, x, y, exponent=2, shrinkage=1.0, cv=cv, scoring=scoring, refit=take_the_last_row)
-    power = getattr(case.estimator, "power", {"poisson": 1, "gamma": 2}.get(name))
     for k, (train, held_out) in enumerate(cv.split(x)):
         *w, b = of_glum(case, x[train], y[train], decays_of(search))
-        f = x[held_out] @ w + b
-        expected = {
-            "ridge": lambda f: -mean_squared_error(y[held_out], f),
-            "logistic": lambda f: -log_loss(y[held_out], 1 / (1 + np.exp(-f))),
-        }.get(name, lambda f: d2_tweedie_score(y[held_out], np.exp(f) if power else f, power=power))(f)
+        expected = score(name, case.estimator, y[held_out], x[held_out] @ w + b)
         assert search.cv_results_[f"split{k}_test_score"][search.best_index_] == pytest.approx(expected, rel=1e-7)
 
 

@@ -1,4 +1,4 @@
-"""Weighted leave-one-out against what it stands for: one refit of scikit-learn's Ridge for each row that is left out."""
+"""Weighted leave-one-out against what it stands for: a refit of scikit-learn's Ridge for each row that is left out."""
 
 import numpy as np
 import pytest
