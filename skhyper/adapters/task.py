@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import _check_method_params
 from torch import Tensor
 
-from ..boundary import Granularity, Split, group_labels
+from ..boundary import Granularity, Split, group_labels, refuse_sizes
 from .base import Adapter, Array
 from .encode import LinearEncoding, encode_linear
 from .network import NetworkAdapter, NetworkEncoding, encode_network
@@ -141,6 +141,11 @@ def make_task(
         The score whose twin is the outer loss.
     n_jobs : int, optional
         Folds preprocessed at once.
+
+    Raises
+    ------
+    ValueError
+        If a column that the final estimator sees, or a target, has no squares in float64.
     """
     leaf, adapter = target.leaf, target.adapter
     if leaf.path:
@@ -157,6 +162,8 @@ def make_task(
         x, y = adapter.read(shell, x, y)
         shared = FoldData(None, shell, x, y, feature_names(None, shell, x.shape[1]))
         folds = [shared] * (1 if splits is None else len(splits))
+    for fold in folds if leaf.path else folds[:1]:
+        _refuse_sizes(fold, target)
     names, columns = align([fold.names for fold in folds])
     labels = None if decay_groups is None else group_labels(decay_groups, names)
     kind: Any = Granularity(granularity, labels)
@@ -183,6 +190,14 @@ def make_task(
         classes=target.classes,
     )
     return Task(target, folds, columns, names, kind, encoding)
+
+
+def _refuse_sizes(fold: FoldData, target: Target) -> None:
+    """Data of the final estimator that has no squares in float64; labels have no size, and a net's rows any shape."""
+    if getattr(fold.x, "ndim", 0) == 2 and fold.x.dtype.kind == "f":
+        refuse_sizes("X", fold.x, fold.names)
+    if target.classes is None and fold.y.dtype.kind == "f":
+        refuse_sizes("y", fold.y.reshape(len(fold.y), -1), target.output_names)
 
 
 def align(names: Sequence[NDArray[np.object_]]) -> tuple[NDArray[np.object_], list[NDArray[np.int64]] | None]:
