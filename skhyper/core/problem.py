@@ -110,11 +110,23 @@ class Problem(Folds):
 
     def curvature(self) -> float:
         """Mean over folds and columns of sum_i train_i (x_ij - mean)^2: the unit of alpha."""
-        total = self.train.sum(-1, keepdim=True)
-        squares = self.design.squares(self.train)
-        if self.network.intercept:
-            squares = squares - self.design.column_sums(self.train) ** 2 / total
-        return float(squares.mean())
+        return float(self._squares(self.train).mean())
+
+    def loss_curvature(self) -> float:
+        """The same with rows weighted by the second derivative of their loss at the best constant outputs.
+
+        In the unit of alpha whatever the unit of the targets: a fitted scale divides a loss's second derivative.
+        """
+        start = self.loss.start(self.y, self.train)[..., None, :].expand(-1, self.design.n_rows, -1)
+        rows = self.loss.curvature(start, self.y)[..., : self.network.n_outputs].mean(-1)
+        return float(self._squares(self.train * rows).mean())
+
+    def _squares(self, c: Tensor) -> Tensor:
+        """sum_i c_i (x_ij - mean)^2 of every column: (K, n) -> (K, p); about zero without an intercept."""
+        squares = self.design.squares(c)
+        if not self.network.intercept:
+            return squares
+        return squares - self.design.column_sums(c) ** 2 / c.sum(-1, keepdim=True)
 
     @property
     def columns_a_row(self) -> float:
