@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
@@ -35,6 +36,8 @@ from skhyper import (
     HyperTrainedRidgeClassifier,
     HyperTrainingSearchCV,
 )
+from skhyper.core.decays import Decays, Hyper
+from skhyper.core.selection import choose, confidence
 
 SCALES = (1e-12, 1e-6, 1e6, 1e12)
 # The default granularity takes three times as long as one alpha: the ends of the range are enough.
@@ -166,6 +169,51 @@ def test_another_unit_of_y_multiplies_predictions(name, granularity, c):
     assert search.exponent_ == exponent
     assert alpha_of(search) == pytest.approx(c**power * alpha, rel=1e-5, abs=0)
     assert_same(predictions(search, x) / c, expected)
+
+
+# What multiplies alpha where y is multiplied by c, of estimators whose alpha a search cannot find in any unit of y.
+HELD = {
+    "PoissonRegressor": (0.1, lambda c: c),
+    "TweedieRegressor": (0.1, np.sqrt),
+    "GammaRegressor": (0.1, lambda c: 1.0),
+    "HuberRegressor": (3.5, lambda c: 1 / c),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # alpha is held at its bounds
+@pytest.mark.parametrize("c", [1e-60, 1e-12, 1e12, 1e60])
+@pytest.mark.parametrize("name", HELD)
+def test_at_a_given_alpha_another_unit_of_y_multiplies_predictions_and_leaves_the_same_zeros(name, c):
+    x, targets, s = data()
+    case, (alpha, factor) = CASES[name], HELD[name]
+    exponent = 0.5 if name == "HuberRegressor" else 1.0
+
+    def held(unit):
+        bounds = np.array([alpha, 1.01 * alpha]) * factor(unit)
+        last = {"refit": lambda results: len(results["snapshot"]) - 1}
+        search = HyperTrainingSearchCV(case.estimator, exponent=exponent, cv=3, alpha_bounds=bounds, **last)
+        return search.fit(x, unit * targets[case.target], sample_weight=s)
+
+    plain, scaled = held(1.0), held(c)
+    np.testing.assert_array_equal(scaled.best_estimator_.coef_ == 0, plain.best_estimator_.coef_ == 0)
+    assert_same(scaled.predict(x) / c, plain.predict(x))
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_paired_rule_has_no_unit(unit):
+    losses = np.array([[1.0, 1.1, 1.2, 0.9], [0.8, 1.0, 0.9, 0.7]])
+    assert choose(unit * losses) == choose(losses) == 1
+    gain = losses[0] - losses[1]
+    assert confidence(unit * gain) == pytest.approx(confidence(gain), rel=1e-12)
+    assert 0 < confidence(gain) < 1
+
+
+def test_decays_of_the_family_depend_on_ratios_of_weights_alone():
+    decays = Decays(torch.arange(4))
+    w = torch.tensor([[3.0, 1.0, 0.1, 0.0]], dtype=torch.float64)
+    hyper = Hyper(torch.tensor(0.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64))
+    plain, tiny = (decays.log_decays(unit * w, hyper, decays.scale(unit * w)) for unit in (1.0, 1e-140))
+    torch.testing.assert_close(tiny, plain, rtol=1e-12, atol=1e-12)
 
 
 # The estimators of their own.
