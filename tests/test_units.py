@@ -189,7 +189,7 @@ def test_at_a_given_alpha_another_unit_of_y_multiplies_predictions_and_leaves_th
     exponent = 0.5 if name == "HuberRegressor" else 1.0
 
     def held(unit):
-        bounds = np.array([alpha, 1.01 * alpha]) * factor(unit)
+        bounds = np.array([1, 1 + 1e-9]) * alpha * factor(unit)
         last = {"refit": lambda results: len(results["snapshot"]) - 1}
         search = HyperTrainingSearchCV(case.estimator, exponent=exponent, cv=3, alpha_bounds=bounds, **last)
         return search.fit(x, unit * targets[case.target], sample_weight=s)
