@@ -191,8 +191,8 @@ def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:
     Raises
     ------
     ValueError
-        If the weights have the wrong length, are not finite, are negative or are all zero, or if the largest is not between
-        `SIZES`.
+        If the weights have the wrong length, are not finite, are negative or are all zero, or if the largest is not
+        between `SIZES`.
     """
     if sample_weight is None:
         return None
