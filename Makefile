@@ -8,12 +8,13 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV = .venv
 OLDEST = .venv-oldest
 BENCH = .venv-bench
+ORACLES = .venv-oracles
 BIN = $(VENV)/bin
 comma := ,
 CODE = $(wildcard skhyper tests examples benchmarks docs)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit doctest test-oldest docs bench clean
+.PHONY: help demo test lint unit doctest test-oldest oracles docs bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +39,9 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 $(BENCH)/.installed: pyproject.toml constraints.txt
 	$(call install,$(BENCH),constraints.txt,bench)
 
+$(ORACLES)/.installed: pyproject.toml constraints.txt
+	$(call install,$(ORACLES),constraints.txt,oracles)
+
 demo: $(VENV)/.installed  ## tune a real data set beside GridSearchCV and RidgeCV; print a table, save a figure
 	$(BIN)/python examples/demo.py
 
@@ -59,6 +63,9 @@ doctest: $(VENV)/.installed  ## the examples in the docstrings
 test-oldest: $(OLDEST)/.installed  ## the tests with the oldest supported versions
 	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest -n $(WORKERS) --maxprocesses=8 tests
 
+oracles: $(ORACLES)/.installed  ## the tests against glum and adelie, in an environment that has them
+	$(ONE_THREAD) $(ORACLES)/bin/python -m pytest -n $(WORKERS) --maxprocesses=8 tests/oracles
+
 docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
@@ -67,6 +74,6 @@ bench: $(BENCH)/.installed  ## install the peers that benchmarks compare with, a
 	@for f in $$(grep -l __main__ benchmarks/*.py); do echo "  $(BENCH)/bin/python -m benchmarks.$$(basename $$f .py)"; done
 
 clean:  ## remove what was built, the environments too
-	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst outputs
+	rm -rf $(VENV) $(OLDEST) $(BENCH) $(ORACLES) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst outputs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,6 +31,12 @@ SMALL_MATRIX = 2**21
 # Whether this thread is in a session.
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
+# Sizes between which products of two squares, and what divides them, keep within the range of float64.
+SIZES = (1e-70, 1e70)
+
+# Entries whose sizes are looked at in one go.
+BLOCK = 2**20
+
 GRANULARITIES = ("global", "output", "feature", "weight")
 
 
@@ -135,13 +141,53 @@ def refuse_unreadable(**named: Any) -> None:
             raise TypeError(f"{name} holds dates ({dated[0]}); turn them into numbers before fitting.")
 
 
+def refuse_sizes(what: str, values: Any, names: Sequence[Any]) -> None:
+    """Numbers whose squares leave the range of float64: losses and decays would be infinite, zero or not a number.
+
+    Parameters
+    ----------
+    what : str
+        "X" or "y".
+    values : ndarray or sparse matrix of shape (n, p)
+        Finite numbers.
+    names : sequence of p
+        Of the columns.
+
+    Raises
+    ------
+    ValueError
+        If the largest size in a column is neither zero nor between `SIZES`; with the column's name and that size.
+    """
+    sizes = _column_sizes(values)
+    wrong = np.flatnonzero((sizes > 0) & ((sizes < SIZES[0]) | (sizes > SIZES[1])))
+    if len(wrong):
+        j = int(wrong[0])
+        raise ValueError(
+            f"{what} must hold columns whose largest size is zero or between {SIZES[0]:g} and {SIZES[1]:g}, or squares "
+            f"leave the range of float64; column {names[j]!r} has {sizes[j]:.3g}. Give it in another unit."
+        )
+
+
+def _column_sizes(values: Any) -> NDArray[np.float64]:
+    """The largest size in each column, (p,); no copy of the values is made."""
+    sizes = np.zeros(values.shape[1])
+    if sparse.issparse(values):
+        for start in range(0, values.nnz, BLOCK):
+            part = slice(start, start + BLOCK)
+            np.maximum.at(sizes, values.indices[part], np.abs(values.data[part]))
+    elif len(values):
+        np.maximum(values.max(axis=0), -values.min(axis=0), out=sizes, casting="unsafe")
+    return sizes
+
+
 def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:
     """Sample weights as a float64 array of shape (n,), or None.
 
     Raises
     ------
     ValueError
-        If the weights have the wrong length, are not finite, are negative or are all zero.
+        If the weights have the wrong length, are not finite, are negative or are all zero, or if the largest is not
+        between `SIZES`.
     """
     if sample_weight is None:
         return None
@@ -151,6 +197,10 @@ def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:
         raise ValueError(f"sample_weight must not be negative, got a minimum of {weights.min():g}.")
     if not weights.any():  # newer scikit-learn has said so by now
         raise ValueError("sample_weight must have a positive entry, got zeros only.")
+    if not SIZES[0] <= weights.max() <= SIZES[1]:
+        raise ValueError(
+            f"sample_weight must have its largest entry between {SIZES[0]:g} and {SIZES[1]:g}, got {weights.max():.3g}."
+        )
     return weights
 
 

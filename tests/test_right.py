@@ -80,7 +80,9 @@ def milliseconds():
     """A column of times beside three of deviation .1 that explain the target."""
     rng = np.random.default_rng(0)
     Z = 0.1 * rng.standard_normal((200, 3))
-    return np.column_stack([rng.uniform(1.70e12, 1.73e12, 200), Z]), 10 * Z @ [2, -1, 1] + 0.5 * rng.standard_normal(200)
+    return np.column_stack([rng.uniform(1.70e12, 1.73e12, 200), Z]), 10 * Z @ [2, -1, 1] + 0.5 * rng.standard_normal(
+        200
+    )
 
 
 def test_a_column_of_milliseconds_does_not_hide_the_others():
@@ -154,7 +156,9 @@ def test_an_answer_on_a_bound_that_was_given_is_told():
 
 def test_an_inner_problem_that_was_not_solved_is_told():
     X, y = make_classification(200, 10, random_state=0)
-    model = HyperTrainingSearchCV(LogisticRegression(), granularity="global", algorithm=ImplicitDifferentiation(max_iter=1))
+    model = HyperTrainingSearchCV(
+        LogisticRegression(), granularity="global", algorithm=ImplicitDifferentiation(max_iter=1)
+    )
     with pytest.warns(ConvergenceWarning, match="max_iter of ImplicitDifferentiation"):
         model.fit(X, y)
     assert model.hypergradient_error_ > 0.01
@@ -175,7 +179,14 @@ def test_too_few_steps_of_the_search_are_told():
 @pytest.mark.parametrize("n_classes", [3, 4])
 def test_a_fold_that_lacks_a_class_is_fitted_as_the_estimator_would_be(n_classes, fit_intercept):
     X, y = make_classification(
-        150, 6, n_informative=4, n_redundant=0, n_classes=n_classes, n_clusters_per_class=1, class_sep=0.7, random_state=3
+        150,
+        6,
+        n_informative=4,
+        n_redundant=0,
+        n_classes=n_classes,
+        n_clusters_per_class=1,
+        class_sep=0.7,
+        random_state=3,
     )
     parts = np.array_split(np.random.default_rng(0).permutation(150), 3)
     folds = [(np.setdiff1d(np.arange(150), held), held) for held in parts]

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import _check_method_params
 from torch import Tensor
 
-from ..boundary import Granularity, Split, group_labels
+from ..boundary import Granularity, Split, group_labels, refuse_sizes
 from .base import Adapter, Array
 from .encode import LinearEncoding, encode_linear
 from .network import NetworkAdapter, NetworkEncoding, encode_network
@@ -141,6 +141,11 @@ def make_task(
         The score whose twin is the outer loss.
     n_jobs : int, optional
         Folds preprocessed at once.
+
+    Raises
+    ------
+    ValueError
+        If a column that the final estimator sees, or a target, has no squares in float64.
     """
     leaf, adapter = target.leaf, target.adapter
     parts = [None] if splits is None else list(splits)
@@ -168,6 +173,8 @@ def make_task(
         x, y = adapter.read(shell, x, y)
         names = feature_names(None, shell, x.shape[1])
         folds = [FoldData(None, shell, x, y, names, split, sample_weight) for split in parts]
+    for fold in folds if leaf.path else folds[:1]:
+        _refuse_sizes(fold, target)
     names, columns = align([fold.names for fold in folds])
     labels = None if decay_groups is None else group_labels(decay_groups, names)
     kind: Any = Granularity(granularity, labels)
@@ -204,6 +211,14 @@ def _check_labels(target: Target, folds: Sequence[FoldData]) -> None:
     if len(unknown):
         names = ", ".join(name for name, _ in samplers(folds[0].composite))
         raise ValueError(f"{names} must keep the classes of y {target.classes.tolist()}, but gives {unknown.tolist()}.")
+
+
+def _refuse_sizes(fold: FoldData, target: Target) -> None:
+    """Data of the final estimator that has no squares in float64; labels have no size, and a net's rows any shape."""
+    if getattr(fold.x, "ndim", 0) == 2 and fold.x.dtype.kind == "f":
+        refuse_sizes("X", fold.x, fold.names)
+    if target.classes is None and fold.y.dtype.kind == "f":
+        refuse_sizes("y", fold.y.reshape(len(fold.y), -1), target.output_names)
 
 
 def align(names: Sequence[NDArray[np.object_]]) -> tuple[NDArray[np.object_], list[NDArray[np.int64]] | None]:

@@ -229,7 +229,7 @@ class Decays:
 
 def _positive(s2: Tensor) -> Tensor:
     """s^2, kept from zero for folds whose weights are all zero."""
-    return s2.clamp(min=torch.finfo(s2.dtype).tiny ** 0.5)
+    return s2.clamp(min=torch.finfo(s2.dtype).tiny ** 0.75)
 
 
 def _align(h: Tensor, like: Tensor) -> Tensor:

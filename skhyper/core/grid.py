@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .designs import DenseDesign
-from .problem import Problem, weighted
+from .problem import Problem
 
 # Log alpha beyond the largest and the smallest eigenvalue. A curve that falls at an end is followed further.
 ABOVE, BELOW = 5.0, 7.0
@@ -58,7 +58,7 @@ class AlphaRange(NamedTuple):
 
 def alpha_range(problem: Problem) -> AlphaRange:
     """The range in which the global alpha of a problem is looked for."""
-    c = row_curvatures(problem)
+    c = problem.row_curvatures()
     d = problem.column_squares(c).amax(0)
     seen = d > 0
     if not bool(seen.any()):
@@ -67,13 +67,6 @@ def alpha_range(problem: Problem) -> AlphaRange:
     weak, strong = _correlations(problem, c) or (ASSUMED, min(float(d.sum() / d.max()), float(problem.design.n_rows)))
     rounding = least + math.log(RANK * strong)
     return AlphaRange(most + math.log(strong) + ABOVE, least + math.log(weak) - BELOW, rounding - BELOW)
-
-
-def row_curvatures(problem: Problem) -> Tensor:
-    """The weight of each row in the Hessian of the training loss at the constant model, mean over outputs: (K, n)."""
-    curvature = problem.loss.curvature(problem.outputs(problem.constant_model()), problem.y)
-    h = weighted(problem.train, curvature[..., : problem.network.n_outputs])
-    return h.clamp(min=0.0).mean(-1)
 
 
 def _correlations(problem: Problem, c: Tensor) -> tuple[float, float] | None:

@@ -89,7 +89,7 @@ class Stage:
     def snapshot(self, name: str, n_hyperparameters: int, seconds: float) -> Snapshot:
         """The best evaluation as a candidate for selection."""
         if self.best is None:
-            raise FloatingPointError(f"{name}: {StopReason.DIVERGED.value}")
+            raise FloatingPointError(f"{name}: The outer loss was not finite for any alpha; no model was fitted.")
         hyper, w, fold_losses, _, error, state = self.best
         return Snapshot(name, hyper, w, fold_losses, n_hyperparameters, self.stop_reason, error, seconds, state=state)
 

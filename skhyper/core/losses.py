@@ -196,7 +196,9 @@ class TweedieLog(SeparableLoss):
         return b * torch.exp(b * f) - a * y * torch.exp(a * f)
 
     def start(self, y: Tensor, c: Tensor) -> Tensor:
-        return _mean(y, c).clamp(min=1e-8).log()
+        mean = _mean(y, c)  # zero in a fold without events
+        size = mean.max()
+        return mean.clamp(min=1e-8 * float(size) if size > 0 else 1e-8).log()
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,18 @@ class Problem(Folds):
         """Mean over folds and columns of sum_i train_i (x_ij - mean)^2: the unit of alpha."""
         return float(self.column_squares(self.train).mean())
 
+    def loss_curvature(self) -> float:
+        """The same with rows weighted by the second derivative of their loss at the constant model.
+
+        In the unit of alpha whatever the unit of the targets: a fitted scale divides a loss's second derivative.
+        """
+        return float(self.column_squares(self.row_curvatures()).mean())
+
+    def row_curvatures(self) -> Tensor:
+        """The weight of each row in the Hessian of the training loss at the constant model, mean over outputs: (K, n)."""
+        curvature = self.loss.curvature(self.outputs(self.constant_model()), self.y)
+        return weighted(self.train, curvature[..., : self.network.n_outputs]).clamp(min=0.0).mean(-1)
+
     @property
     def columns_a_row(self) -> float:
         """Columns for each training row of the largest fold."""

@@ -39,8 +39,7 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
     if not finite[0]:
         return best
     gain = losses[0] - losses[best]
-    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return best if gain.mean() > standard_errors * error else 0
+    return best if gain.mean() > standard_errors * _standard_error(gain) else 0
 
 
 def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:
@@ -58,8 +57,15 @@ def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:
     max(0, 1 - c std(d) / (sqrt(K) mean(d))): 0 where the gain is below c standard errors, 1 where it is certain.
     """
     mean = gain.mean()
-    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return float(max(0.0, 1 - standard_errors * error / mean)) if mean > 0 else 0.0
+    return float(max(0.0, 1 - standard_errors * _standard_error(gain) / mean)) if mean > 0 else 0.0
+
+
+def _standard_error(gain: np.ndarray) -> float:
+    """Of the mean over folds, 0 with one fold; gains are scaled first, whose squares may leave the range of floats."""
+    size = np.abs(gain).max()
+    if len(gain) < 2 or size == 0:
+        return 0.0
+    return float(size * ((gain / size).std(ddof=1) / np.sqrt(len(gain))))
 
 
 def stacking_weights(predictions: np.ndarray, y: np.ndarray, c: np.ndarray, pull: float = PULL) -> np.ndarray:

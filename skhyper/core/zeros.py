@@ -17,10 +17,10 @@ from torch import Tensor
 from .algorithms.base import BestResponse
 from .decays import Decays, Hyper
 
-FINE_EPS = 1e-14
+FINE_EPS = 1e-20
 DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution,
 FINE_DROP = 1e-10  # and of the fine one
-PINNED = 1e12  # decay of a group that is held at zero, in units of the data's curvature
+PINNED = 1e12  # decay of a group that is held at zero, in units of the loss's curvature
 SLACK = 1e-7  # relative, of the optimality conditions
 KICK = 1e-3  # length of the step with which groups are taken back, in units of s
 MAX_ROUNDS = 100
@@ -58,7 +58,7 @@ def _solve(
     """The solution on the support. A group off it has a plain, huge decay: it stays at the zero that it starts from."""
     problem = response.problem
     offsets = torch.zeros(decays.n_groups, dtype=w.dtype) if hyper.offsets is None else hyper.offsets
-    pin = math.log(PINNED * problem.curvature()) - hyper.log_alpha
+    pin = math.log(PINNED * problem.loss_curvature()) - hyper.log_alpha
     plain = ~support if decays.plain is None else decays.plain | ~support
     on_support = problem.with_decays(replace(decays, plain=plain))
     held = hyper._replace(offsets=torch.where(support, offsets, pin))

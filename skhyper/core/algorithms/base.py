@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from skhyper.core.decays import Decays, Hyper
-from skhyper.core.grid import row_curvatures
 from skhyper.core.problem import Folds, Problem
 from skhyper.core.result import Evaluation
 
@@ -131,7 +130,7 @@ class BestResponse(Response):
     @cached_property
     def _curvatures(self) -> Tensor:
         """Of each coefficient at the constant model, (K, n_coefficients)."""
-        squares = self.problem.column_squares(row_curvatures(self.problem))
+        squares = self.problem.column_squares(self.problem.row_curvatures())
         return squares.repeat_interleave(self.problem.network.n_outputs, -1)
 
     @cached_property
