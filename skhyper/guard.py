@@ -22,6 +22,7 @@ from .boundary import Split
 NOT_NEEDED = "guard_cv='auto' runs no guard: no free decays were fitted, so best_score_ is as honest as GridSearchCV's."
 SWITCHED_OFF = "guard_cv=None runs no guard."
 ONE_SPLIT = "cv gives one split, which leaves no rows to rerun the search on; set guard_cv."
+HOLD_OUTS = "cv=None holds out random rows of a network, which are no folds to rerun the search on; set guard_cv."
 NO_TIME = "The time limit left no time for the guard."
 NO_REFIT = "The guard scores refitted models; it needs refit=True or the name of a score."
 INTERRUPTED = "The search or the guard was interrupted."

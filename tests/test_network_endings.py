@@ -241,6 +241,14 @@ def test_few_rows_are_held_out_several_times():
     assert once.n_splits_ == 1
 
 
+def test_random_hold_outs_are_no_folds_of_a_guard():
+    search = HyperTrainingSearchCV(network(), granularity="layer", max_iter=5, random_state=0)
+    search, _ = told(lambda: search.fit(X, Y))
+    assert search.n_splits_ == 3
+    assert np.isnan(search.guard_score_)
+    assert search.guard_reason_.startswith("cv=None holds out random rows of a network")
+
+
 def test_a_network_that_is_too_short_for_its_alpha_says_so_or_finds_it():
     """Diabetes, 100 epochs: scikit-learn's grid has 3; without a word alpha may not be an order below."""
     x, y = load_diabetes(return_X_y=True)

@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone, is_classifier
 
+from ..adapters.network import NetworkAdapter
 from ..core.loop import Budget
 from ..core.result import StopReason
-from ..guard import INTERRUPTED, NO_REFIT, NO_TIME, NOT_NEEDED, ONE_SPLIT, SWITCHED_OFF, Guard, guard, inner_folds
+from ..guard import (
+    HOLD_OUTS,
+    INTERRUPTED,
+    NO_REFIT,
+    NO_TIME,
+    NOT_NEEDED,
+    ONE_SPLIT,
+    SWITCHED_OFF,
+    Guard,
+    guard,
+    inner_folds,
+)
 from .scoring import OneScore
 from .splits import resolve_cv, split_rows
 
@@ -41,6 +53,8 @@ def guard_search(search: Any, job: Any, free: bool, budget: Budget, reason: Stop
         return Guard.without(NO_REFIT)
     if automatic and len(job.splits) == 1:
         return Guard.without(ONE_SPLIT)
+    if automatic and search.cv is None and isinstance(job.target.adapter, NetworkAdapter):
+        return Guard.without(HOLD_OUTS)
     left = budget.time_limit - budget.seconds
     if left <= 0:
         return Guard.without(NO_TIME)

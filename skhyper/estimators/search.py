@@ -123,7 +123,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         keep alpha away from values that the data would choose; a warning says so where the answer lies on a bound.
     guard_cv : "auto", int, splitter, iterable or None, default="auto"
         Outer folds that rerun the whole search for `guard_score_`. "auto": the folds of `cv`, if free decays are
-        fitted; None: no guard.
+        fitted, but none where a neural network's rows are held out at random; None: no guard.
     max_iter : int, default=200
         Most hypergradient steps of a stage, or alphas of a scan. The length of a neural network's training follows from
         its own max_iter.
