@@ -1,4 +1,4 @@
-"""The tuned global alpha is that of a thorough grid, whatever the units of the columns; where it is not, the user hears."""
+"""The tuned global alpha is that of a thorough grid whatever the units of the columns; where it is not, users hear."""
 
 import numpy as np
 import pytest

@@ -131,7 +131,7 @@ class Problem(Folds):
         return float(self.column_squares(self.row_curvatures()).mean())
 
     def row_curvatures(self) -> Tensor:
-        """The weight of each row in the Hessian of the training loss at the constant model, mean over outputs: (K, n)."""
+        """Weights of rows in the Hessian of the training loss at the constant model, mean over outputs: (K, n)."""
         curvature = self.loss.curvature(self.outputs(self.constant_model()), self.y)
         return weighted(self.train, curvature[..., : self.network.n_outputs]).clamp(min=0.0).mean(-1)
 
