@@ -1,6 +1,7 @@
 """Scans: outer losses along a grid of log alpha, as many points at once as fit."""
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,22 @@ class Grid(NamedTuple):
     exponent: float
     path: Tensor | None  # warm starts for the points, from a scan of another exponent
     patience: float = PATIENCE
+    keep: bool = False  # whether the points and their weights are asked for
+
+
+class Points(NamedTuple):
+    """Points of a scan and their weights, which may be rough."""
+
+    log_alpha: Tensor  # (P,)
+    w: Tensor  # (P, K, n_weights)
+
+    def join(self, other: "Points") -> "Points":
+        """Those of both."""
+        return Points(torch.cat([self.log_alpha, other.log_alpha]), torch.cat([self.w, other.w]))
+
+    def take(self, which: Tensor) -> "Points":
+        """Some of them."""
+        return Points(self.log_alpha[which], self.w[which])
 
 
 class Scan(NamedTuple):
@@ -34,6 +51,7 @@ class Scan(NamedTuple):
     w: Tensor  # weights at the lowest point, (K, n_weights)
     relief: float  # how far the objective varies
     path: Tensor | None  # weights along the whole grid where they were solved at once, (points, K, n_weights)
+    points: Points | None = None  # all that were looked at, where they are asked for
 
 
 def scan(
@@ -48,7 +66,8 @@ def scan(
 
     Where there is no path to start from, each part starts from the weights of the part before it.
     """
-    points, bounds, exponent, path, patience = grid
+    points, bounds, exponent, path, patience, keep = grid
+    kept: list[Points] = []
     step = points[0] - points[1]
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
     at_once = response.capacity >= len(todo)
@@ -59,6 +78,8 @@ def scan(
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
+        if keep:
+            kept.append(Points(part, w))
         losses = fold_losses.mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
         gain = float(values.min() - new.min()) if beyond else math.inf
@@ -80,7 +101,7 @@ def scan(
             todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds), best[None]
     i = int(values.argmin())
     vertex, curvature = _vertex(log_alpha, values, i)
-    return Scan(vertex, curvature, best, float(values.max() - values.min()), whole)
+    return Scan(vertex, curvature, best, float(values.max() - values.min()), whole, reduce(Points.join, kept) if kept else None)
 
 
 def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:

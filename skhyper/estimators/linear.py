@@ -48,6 +48,7 @@ LEARNT = (
     "guard_score_",
     "guard_scores_",
     "guard_reason_",
+    "selection_metric_",
     "cv_results_",
     "history_",
     "n_iter_",
@@ -74,12 +75,12 @@ class AveragingSearch(HyperTrainingSearchCV):
         self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
         return result
 
-    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
+    def _choose(self, result: Result, plan: Plan, metric: str) -> int:
         """The average, which is drawn back to row 0 already; row 0 where nothing is left of it."""
         weights = getattr(self, "exponent_weights_", None)
         if weights is None:
-            return super()._choose(losses, plan)
-        return len(losses) - 1 if weights[2.0] < 1 else 0
+            return super()._choose(result, plan, metric)
+        return len(result.snapshots) - 1 if weights[2.0] < 1 else 0
 
 
 class HyperTrainedLinear(BaseEstimator, ABC):

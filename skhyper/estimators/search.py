@@ -20,6 +20,7 @@ from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
 from ..core.hypertraining import TrainingPlan
+from ..core.judging import Judge
 from ..core.loop import Budget
 from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
@@ -32,6 +33,7 @@ from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .job import Job
+from .judging import LOSS, FoldJudge, metric_name, stands_for, twin_name
 from .networks import (
     PRECISIONS,
     Halves,
@@ -44,7 +46,7 @@ from .networks import (
 )
 from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch
-from .scoring import Scoring, scoring_name
+from .scoring import Scoring
 from .search_results import SearchResults
 from .self_trained import (
     missing_classes,
@@ -303,6 +305,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
                 plan = self._plan(task, algorithm)
+                if isinstance(plan, Plan) and not job.by_loss:
+                    plan = replace(plan, judge=self._judge(job, task, algorithm))
                 self._check_columns(job, task)
                 result = self._rows(task.encoding.problem, self._tune(job, task, algorithm, plan, budget, watch))
                 reason = self._finish(job, task, algorithm, result, plan, budget)
@@ -378,8 +382,9 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
         splits = split_rows(cv, X, y, routed.splitter.split) if splits is None else splits
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
-        twin = scoring_name(self.scoring, self.refit)
-        return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin)
+        twin, selection = twin_name(target, y, self.scoring, self.refit), metric_name(self.scoring, self.refit)
+        by_loss = selection == LOSS or stands_for(target, twin)
+        return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin, selection, by_loss)
 
     def _granularity(self, network: bool) -> str:
         return resolve_granularity(self.granularity, self.decay_groups, network)
@@ -415,6 +420,10 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         competes = not isinstance(self.shrinkage, Real)
         exponents = check_exponents(self.exponent)
         return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)
+
+    def _judge(self, job: Job, task: Task, algorithm: CoreAlgorithm) -> Judge | None:
+        """Whom the stages ask where a score decides that the loss does not stand for."""
+        return FoldJudge(task, job.splits, job.scoring, self.refit)
 
     def _check_columns(self, job: Job, task: Task) -> None:
         """Decays of a network's columns need the columns that the final network will have."""
