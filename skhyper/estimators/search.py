@@ -17,7 +17,7 @@ from ..adapters.network import NetworkAdapter
 from ..adapters.self_trained import SelfTrainedAdapter
 from ..adapters.task import Task, make_task
 from ..algorithms import NAMES, Algorithm, resolve
-from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
+from ..boundary import GRANULARITIES, Split, plain_targets, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
 from ..core.hypertraining import TrainingPlan
 from ..core.judging import Judge
@@ -371,7 +371,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         check_shrinkage(self.shrinkage)
         self._granularity(False)
         scorers, metric = self._get_scorers()
-        X, y = indexable(X, y)
+        X, y = indexable(X, plain_targets(y))
         target, sample_weight = check_data(self.estimator, X, y, params)
         params = _check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
