@@ -199,6 +199,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         "average_exponents": ["boolean"],
     }
 
+    _own_scoring = "neg_mean_squared_error"
+
     def __init__(
         self,
         granularity: str = "feature",
@@ -251,7 +253,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
             **{name: getattr(self, name) for name in SHARED},
             exponent=2 if (free or analytic) and isinstance(self.exponent, str) else self.exponent,
             shrinkage=UNSHRUNK if free else self.shrinkage,
-            scoring=self.scoring or "neg_mean_squared_error",
+            scoring=self.scoring or self._own_scoring,
         )
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
