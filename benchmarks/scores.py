@@ -142,7 +142,9 @@ def main(argv=None):
     rows = []
     with threadpool_limits(1):
         for scoring in SCORES:
-            rows += [compare(scoring, arguments.first + number) for number in range(arguments.sets)]
+            for number in range(arguments.sets):
+                rows.append(compare(scoring, arguments.first + number))
+                print(pd.DataFrame(rows[-1:]).to_string(header=not number), flush=True)
             print(table(pd.DataFrame(rows)).tail(1).to_string(header=scoring == SCORES[0]), flush=True)
     rows = pd.DataFrame(rows)
     if arguments.first == 0 and arguments.sets == N_SETS:

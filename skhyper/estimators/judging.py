@@ -1,5 +1,6 @@
 """Which score decides: the user's, where it was named and the outer loss does not stand for it; else the loss."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.pipeline import Pipeline
 from torch import Tensor
@@ -115,12 +117,14 @@ class FoldJudge:
         out = torch.full(w.shape[:2], torch.nan, dtype=torch.float64)
         sound = w.isfinite().all(-1)
         alphas = hyper.log_alpha.exp().tolist()
-        for k in range(w.shape[1]):
-            rows = sound[:, k].nonzero()[:, 0].tolist()
-            fitted = [self._task.fitted(k, w[i], alphas[i], 0) for i in rows]
-            if fitted:
-                scores = [one_of(score, self._refit) for score in self._folds[k].of_all(fitted)]
-                out[rows, k] = torch.tensor(scores, dtype=torch.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # of points that nobody may choose
+            for k in range(w.shape[1]):
+                rows = sound[:, k].nonzero()[:, 0].tolist()
+                fitted = [self._task.fitted(k, w[i], alphas[i], 0) for i in rows]
+                if fitted:
+                    scores = [one_of(score, self._refit) for score in self._folds[k].of_all(fitted)]
+                    out[rows, k] = torch.tensor(scores, dtype=torch.float64)
         return out
 
 
