@@ -154,7 +154,7 @@ def main(argv=None):
         [
             "# The score that was asked for",
             "",
-            f"Means over {arguments.sets} data sets of each score; differences are the search less the grid; CPU seconds.",
+            f"Means over {arguments.sets} data sets of each score; differences are the search less the grid.",
             "",
             markdown(table(rows)),
             "",

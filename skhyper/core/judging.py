@@ -21,13 +21,13 @@ from .loop import Journal, OutOfBudget
 from .result import Snapshot, StopReason
 from .scan import Points
 
-# Hyperparameters (C,) and weights (C, K, n_weights) -> the score of each fold, (C, K), higher is better; nan where there
-# is none. K may be less than the number of folds: the first ones then.
+# Hyperparameters (C,) and weights (C, K, n_weights) -> the score of each fold, (C, K): higher is better, nan is none.
+# K may be less than the number of folds: the first ones then.
 Judge = Callable[[Hyper, Tensor], Tensor]
 
 TOL = 1e-4  # relative accuracy of the weights that are scored; those of the winner are as accurate as the stage's
 ROUNDS = 6  # of looks between points
-LEADERS = 5  # points beside which intervals are halved
+LEADERS = 8  # points beside which intervals are halved
 FINEST = 0.1  # width of intervals of log alpha that are not halved
 BEYOND = 1.5  # the step beyond an end that has the best score
 TIE = 1e-9  # relative difference of equal scores

@@ -249,7 +249,9 @@ class _Procedure:
             if self.plan.competes and self.problem.n_folds > 1:
                 self._raise_if_ended(end)
                 unseen = self._cross_fitted(name, end, tau)
-                end = replace(end, fold_losses=self.response.fold_losses(unseen), scores=self._scores(end.hyper, unseen))
+                end = replace(
+                    end, fold_losses=self.response.fold_losses(unseen), scores=self._scores(end.hyper, unseen)
+                )
             self.snapshots.append(end)
             self._raise_if_ended(end)
             hyper, w = end.hyper, end.w

@@ -101,7 +101,9 @@ def scan(
             todo, start = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds), best[None]
     i = int(values.argmin())
     vertex, curvature = _vertex(log_alpha, values, i)
-    return Scan(vertex, curvature, best, float(values.max() - values.min()), whole, reduce(Points.join, kept) if kept else None)
+    return Scan(
+        vertex, curvature, best, float(values.max() - values.min()), whole, reduce(Points.join, kept) if kept else None
+    )
 
 
 def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -76,9 +76,7 @@ def _of_outputs(
     return np.asarray(sign * scores)
 
 
-def _accuracy(
-    params: Mapping[str, Any], fitted: Sequence[Any], x: Any, y: NDArray[Any]
-) -> NDArray[np.float64] | None:
+def _accuracy(params: Mapping[str, Any], fitted: Sequence[Any], x: Any, y: NDArray[Any]) -> NDArray[np.float64] | None:
     predicted = _predictions(fitted, x)
     if predicted.ndim > 2:
         return None

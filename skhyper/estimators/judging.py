@@ -1,7 +1,7 @@
 """Which score decides: the user's, where it was named and the outer loss does not stand for it; else the loss."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from torch import Tensor
 from ..adapters.task import Target, Task
 from ..boundary import Split
 from ..core.decays import Hyper
-from ..core.judging import Judge
 from .scoring import Scoring, scoring_name
 
 LOSS = "loss"
@@ -133,13 +132,3 @@ def one_of(score: Any, refit: Any) -> float:
     if isinstance(score, dict):
         return float(score[refit]) if isinstance(refit, str) else np.nan
     return float(score)
-
-
-def by_predictions(predict: Callable[[Hyper], Any], score: Callable[[Any], float]) -> Judge:
-    """A judge of one fold whose predictions follow from the hyperparameters."""
-
-    def judge(hyper: Hyper, w: Tensor) -> Tensor:
-        each = [score(predict(hyper.take(i))) for i in range(len(w))]
-        return torch.tensor(each, dtype=torch.float64)[:, None]
-
-    return judge

@@ -20,7 +20,6 @@ from ..algorithms import NAMES, Algorithm, resolve
 from ..boundary import GRANULARITIES, Split, plain_targets, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
 from ..core.hypertraining import TrainingPlan
-from ..core.judging import Judge
 from ..core.loop import Budget
 from ..core.problem import NetworkProblem, Problem
 from ..core.procedure import Plan, tune
@@ -306,7 +305,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
                 algorithm = self._resolve(task.encoding.problem)
                 plan = self._plan(task, algorithm)
                 if isinstance(plan, Plan) and not job.by_loss:
-                    plan = replace(plan, judge=self._judge(job, task, algorithm))
+                    plan = replace(plan, judge=FoldJudge(task, job.splits, job.scoring, self.refit))
                 self._check_columns(job, task)
                 result = self._rows(task.encoding.problem, self._tune(job, task, algorithm, plan, budget, watch))
                 reason = self._finish(job, task, algorithm, result, plan, budget)
@@ -383,7 +382,9 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         splits = split_rows(cv, X, y, routed.splitter.split) if splits is None else splits
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
         twin, selection = twin_name(target, y, self.scoring, self.refit), metric_name(self.scoring, self.refit)
-        by_loss = selection == LOSS or stands_for(target, twin)
+        by_loss = selection == LOSS or stands_for(target, twin) or isinstance(target.adapter, NetworkAdapter)
+        if not stands_for(target, twin) and (by_loss or isinstance(self.shrinkage, Real)):
+            selection = LOSS
         return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin, selection, by_loss)
 
     def _granularity(self, network: bool) -> str:
@@ -420,10 +421,6 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         competes = not isinstance(self.shrinkage, Real)
         exponents = check_exponents(self.exponent)
         return make_plan(task.encoding.problem, exponents, taus, bounds, self.tol, competes, self._auto_exponents)
-
-    def _judge(self, job: Job, task: Task, algorithm: CoreAlgorithm) -> Judge | None:
-        """Whom the stages ask where a score decides that the loss does not stand for."""
-        return FoldJudge(task, job.splits, job.scoring, self.refit)
 
     def _check_columns(self, job: Job, task: Task) -> None:
         """Decays of a network's columns need the columns that the final network will have."""
