@@ -212,10 +212,10 @@ class _Procedure:
             name = f"family, q = {float(known.hyper.exponent):g}"
             proposals = QuasiNewton(known.hyper, objective, self.plan.bounds, FAMILY_TOL, lowest.curvature)
             ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
-        for (name, end), scanned in zip(ends.items(), (scan.points for scan in scans), strict=True):
+        for (name, end), lowest in zip(ends.items(), scans, strict=True):
             if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
                 end.stop_reason = StopReason.SCANNED
-            self._keep(name, end, 2, scanned)
+            self._keep(name, end, 2, lowest.points)
 
     def _descend_family(self) -> None:
         """Log alpha and the exponent by hypergradient, the exponent between the plan's lowest and 2."""

@@ -1,4 +1,4 @@
-"""Metrics of many models on the same rows in one call: scikit-learn's checks of its arguments cost more than its work."""
+"""Metrics of many models on the same rows in one call: a metric checks its arguments for longer than it works."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -104,7 +104,9 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         early; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
-        decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
+        decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none. For a linear
+        model such a score then chooses among all alphas that were tried, and among the rows; of equal scores the lowest
+        loss. None: the estimator's own `score` is reported, and the loss decides.
     refit : bool, str or callable, default=True
         As GridSearchCV's.
     exponent : "auto", "tuned", float or array-like of float, default="auto"
@@ -164,6 +166,10 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Numbers that were fitted to held-out loss.
     baseline_score_ : float
         Score of the tuned global alpha.
+    selection_metric_ : str
+        What decided: the name of a score that `scoring` names, or "loss", the outer loss: where `scoring` is None or
+        names several scores and `refit` none of them, for a neural network's score without a differentiable twin, and
+        where free decays are kept because `shrinkage` is a number.
     guard_score_, guard_scores_, guard_reason_ : float, ndarray, str
         Mean score over outer folds in which the whole search was rerun, each fold's, and why there is none.
     n_iter_, history_, stop_reason_ : int, dict of lists, str
