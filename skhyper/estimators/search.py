@@ -168,7 +168,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Score of the tuned global alpha.
     selection_metric_ : str
         What decided: the name of a score that `scoring` names, or "loss", the outer loss: where `scoring` is None or
-        names several scores and `refit` none of them, for a neural network's score without a differentiable twin, and
+        names several scores and `refit` none of them, where no score of any row is finite, for a neural network's score without a differentiable twin, and
         where free decays are kept because `shrinkage` is a number.
     guard_score_, guard_scores_, guard_reason_ : float, ndarray, str
         Mean score over outer folds in which the whole search was rerun, each fold's, and why there is none.
@@ -301,6 +301,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         forget(self, *PRIVATE)
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, self.max_iter)
         job = self._check(X, y, params)
+        self.selection_metric_ = job.selection
         watch = Watch(self, X, y, self.verbose)
         if isinstance(job.target.adapter, SelfTrainedAdapter):
             reason = self._scan(job, budget, watch)

@@ -14,6 +14,7 @@ from ..core.result import Record, Result, Snapshot, StopReason
 from ..core.selection import STANDARD_ERRORS, STANDARD_ERRORS_OF_LIKELIHOODS, choose, choose_by_score
 from ..guard import Guard
 from .job import Job
+from .judging import LOSS
 from .networks import choose_row
 from .progress import as_columns
 from .response import response_curve
@@ -76,6 +77,8 @@ class SearchResults:
         for i, row in enumerate(result.snapshots):
             if row.scores is not None:
                 scores[i] = row.scores.numpy()
+        if not np.isfinite(scores).all(axis=1).any():
+            self.selection_metric_ = LOSS
         return choose_by_score(scores, losses, standard_errors)
 
     def _alpha(self, row: Snapshot) -> float:
@@ -91,7 +94,6 @@ class SearchResults:
         """Who judged, every evaluation, and why there were no more."""
         scorers = job.scoring.scorer
         self.scorer_ = getattr(scorers, "_scorers", scorers) if self.multimetric_ else scorers
-        self.selection_metric_ = job.selection
         self.history_ = as_columns(tuple(history))
         self.n_iter_ = len(history)
         self.stop_reason_ = reason.value
