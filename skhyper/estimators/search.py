@@ -168,8 +168,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Score of the tuned global alpha.
     selection_metric_ : str
         What decided: the name of a score that `scoring` names, or "loss", the outer loss: where `scoring` is None or
-        names several scores and `refit` none of them, where no score of any row is finite, for a neural network's score without a differentiable twin, and
-        where free decays are kept because `shrinkage` is a number.
+        names several scores and `refit` none of them, where no row has a finite score, for a neural network's score
+        without a differentiable twin, and where free decays are kept because `shrinkage` is a number.
     guard_score_, guard_scores_, guard_reason_ : float, ndarray, str
         Mean score over outer folds in which the whole search was rerun, each fold's, and why there is none.
     n_iter_, history_, stop_reason_ : int, dict of lists, str
