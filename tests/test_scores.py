@@ -1,7 +1,7 @@
 """The score that was asked for decides; what a scorer requests is routed; labels keep their kind.
 
-`benchmarks/scores.py` holds a hundred data sets against a grid; here are the cases that say which rule is broken. What the
-loss decides is tested beside the algorithms.
+`benchmarks/scores.py` holds a hundred data sets against a grid; here are the cases that say which rule is broken. The rule
+for rows and the scores of many models are tested in `test_batched_scores.py`.
 """
 
 import warnings
@@ -31,9 +31,6 @@ from skhyper import (
     HyperTrainedRidgeClassifier,
     HyperTrainingSearchCV,
 )
-from skhyper.core.selection import choose_by_score
-from skhyper.estimators.batched_metrics import batched
-from skhyper.estimators.scoring import Scoring
 
 X, Y = make_classification(200, 30, n_informative=4, flip_y=0.2, random_state=1)
 XU, YU = make_classification(200, 20, n_informative=4, flip_y=0.2, weights=[0.8], random_state=1)
@@ -239,29 +236,6 @@ def test_a_spent_budget_leaves_a_model_with_its_score():
     ours = search(LOGISTIC, "accuracy", time_limit=1e-9).fit(X, Y)
     assert ours.best_score_ == ours.cv_results_["mean_test_score"][0]
     assert "time limit" in ours.stop_reason_
-
-
-def test_ties_of_the_score_are_broken_by_the_loss():
-    scores, losses = np.array([[0.7, 0.8], [0.8, 0.9], [0.9, 0.8]]), np.array([[0.5, 0.5], [0.4, 0.4], [0.3, 0.3]])
-    assert choose_by_score(scores, losses) == 2
-    assert choose_by_score(scores[[0, 0]], losses[:2]) == 1
-    assert choose_by_score(scores[[0, 0]], losses[[1, 0]]) == 0
-    assert choose_by_score(np.array([[0.7, 0.8], [0.9, 0.7]]), losses[:2]) == 0  # the gain is less than its error
-    assert choose_by_score(np.full((2, 2), np.nan), losses[:2]) == 1
-
-
-# Scores of many models at once
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", ["accuracy", "f1", "precision", "recall", "jaccard", "roc_auc", None])
-def test_models_scored_in_one_call_have_the_scores_of_one_at_a_time(name, weighted):
-    models = [LogisticRegression(C=c).fit(XU[:120], YU[:120]) for c in np.logspace(-6, 3, 8)]
-    scorer = get_scorer(name) if name else search(LOGISTIC, None)._get_scorers()[0]
-    params = {"sample_weight": np.linspace(0.2, 2, 80)} if weighted else {}
-    scoring = Scoring(scorer, XU[120:], YU[120:], params, "raise")
-    assert (batched(scorer, models[0], params) is None) == (name == "roc_auc" and weighted)
-    np.testing.assert_allclose(scoring.of_all(models), [scoring(one) for one in models], rtol=1e-12)
 
 
 # The target's own unit
