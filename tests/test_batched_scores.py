@@ -23,6 +23,7 @@ def test_ties_of_the_score_are_broken_by_the_loss():
     assert choose_by_score(np.full((2, 2), np.nan), losses[:2]) == 1
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")  # of a model that sees one class
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", ["accuracy", "f1", "precision", "recall", "jaccard", "roc_auc", None])
 def test_models_scored_in_one_call_have_the_scores_of_one_at_a_time(name, weighted):

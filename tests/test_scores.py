@@ -1,7 +1,7 @@
 """The score that was asked for decides; what a scorer requests is routed; labels keep their kind.
 
-`benchmarks/scores.py` holds a hundred data sets against a grid; here are the cases that say which rule is broken. The rule
-for rows and the scores of many models are tested in `test_batched_scores.py`.
+`benchmarks/scores.py` holds a hundred data sets against a grid; here are the cases that say which rule is broken. The
+rule for rows and the scores of many models are tested in `test_batched_scores.py`.
 """
 
 import warnings

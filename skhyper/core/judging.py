@@ -27,11 +27,21 @@ Judge = Callable[[Hyper, Tensor], Tensor]
 
 TOL = 1e-4  # relative accuracy of the weights that are scored; those of the winner are as accurate as the stage's
 ROUNDS = 6  # of looks between points
-LEADERS = 8  # points beside which intervals are halved
-FINEST = 0.05  # width of intervals of log alpha that are not halved
 BEYOND = 1.5  # the step beyond an end that has the best score
 TIE = 1e-9  # relative difference of equal scores
 FEW = 5  # points of a scan of one fold that are scored on all folds
+
+
+@dataclass(frozen=True)
+class Care:
+    """How closely a judge looks: intervals beside so many leaders are halved, down to this width in log alpha."""
+
+    leaders: int
+    finest: float
+
+
+THOROUGH = Care(leaders=8, finest=0.05)  # one alpha, as a grid would be searched for it
+COARSE = Care(leaders=2, finest=0.3)  # a row of the family, of which there are several
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Court:
         The family's constant in each fold.
     tol : float
         Relative accuracy of the winner's weights.
+    care : Care
     """
 
     response: BestResponse
@@ -59,6 +70,7 @@ class Court:
     bounds: tuple[float, float]
     s2: Tensor
     tol: float
+    care: Care
 
     def prefer(self, points: Points, end: Snapshot, journal: Journal) -> Snapshot:
         """The end of a stage, or a point with a better score in its place.
@@ -70,7 +82,7 @@ class Court:
         try:
             journal.budget.check()
             for _ in range(ROUNDS):
-                log_alpha = field.beside(self.bounds)
+                log_alpha = field.beside(self.bounds, self.care)
                 if not len(log_alpha):
                     break
                 near = field.points.w[(log_alpha[:, None] - field.points.log_alpha).abs().argmin(1)]
@@ -130,15 +142,15 @@ class _Field(NamedTuple):
         keys = [(_rounded(float(s)), float(v.nan_to_num(math.inf))) for s, v in zip(self.score, self.loss, strict=True)]
         return sorted(range(len(keys)), key=lambda i: (-keys[i][0], keys[i][1]))
 
-    def beside(self, bounds: tuple[float, float]) -> Tensor:
+    def beside(self, bounds: tuple[float, float], care: Care) -> Tensor:
         """Where to look next: halfway to the neighbours of the leaders, and beyond an end that leads."""
         x = self.points.log_alpha.sort().values
-        leaders = torch.stack([self.points.log_alpha[i] for i in self.order()[:LEADERS]])
+        leaders = torch.stack([self.points.log_alpha[i] for i in self.order()[: care.leaders]])
         at = torch.searchsorted(x, leaders)
         left, right = at[at > 0] - 1, at[at < len(x) - 1]
         lower = torch.cat([left, right]).unique()
         halves = (x[lower] + x[lower + 1]) / 2
-        new = [halves[x[lower + 1] - x[lower] > FINEST]]
+        new = [halves[x[lower + 1] - x[lower] > care.finest]]
         if int(at[0]) == 0:
             new.append((x[:1] - BEYOND).clamp(min=bounds[0]))
         if int(at[0]) == len(x) - 1:

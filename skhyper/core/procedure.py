@@ -14,7 +14,7 @@ from torch import Tensor
 from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .hyperoptim import Objective, QuasiNewton
-from .judging import Court, Judge, leading
+from .judging import COARSE, THOROUGH, Court, Judge, leading
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
@@ -361,8 +361,8 @@ class _Procedure:
             points = leading(points, judge, end.hyper.exponent)
             points = Points(points.log_alpha, points.w.expand(-1, self.problem.n_folds, -1))
         objective = Objective(self.plan.log_scale, self.n)
-        accuracy = self._step_tol if float(end.hyper.exponent) == 2 else FAMILY_STEP_TOL
-        court = Court(self.response, judge, objective, self.plan.bounds, self.s2, accuracy)
+        accuracy, care = (self._step_tol, THOROUGH) if end is self.ends[0] else (FAMILY_STEP_TOL, COARSE)
+        court = Court(self.response, judge, objective, self.plan.bounds, self.s2, accuracy, care)
         return court.prefer(points, end, self.journal)
 
     def _raise_if_ended(self, end: Snapshot) -> None:
