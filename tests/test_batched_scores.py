@@ -6,6 +6,7 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 
+from benchmarks.scores import LOSS, compare
 from skhyper import HyperTrainingSearchCV
 from skhyper.core.selection import choose_by_score
 from skhyper.estimators.batched_metrics import batched
@@ -33,3 +34,10 @@ def test_models_scored_in_one_call_have_the_scores_of_one_at_a_time(name, weight
     scoring = Scoring(scorer, X[120:], Y[120:], params, "raise")
     assert (batched(scorer, models[0], params) is None) == (name == "roc_auc" and weighted)
     np.testing.assert_allclose(scoring.of_all(models), [scoring(one) for one in models], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("scoring", "number"), [("f1", 17), ("neg_mean_absolute_error", 14)])
+def test_a_set_of_the_benchmark_is_judged_as_well_as_by_its_grid(scoring, number):
+    row = compare(scoring, number)
+    assert row["difference"] >= -LOSS
+    assert row["difference"] == row["search"] - row["grid"]
