@@ -46,7 +46,8 @@ def metric_name(scoring: Any, refit: Any) -> str:
 
 def twin_name(target: Target, y: Any, scoring: Any, refit: Any) -> str | None:
     """The name of the score that decides, for the look-up of its twin; None where the target changes its shape."""
-    return scoring_name(scoring, refit) if _common_factor(target.estimator, y) else None
+    name = scoring_name(scoring, refit)
+    return name if name is None or _common_factor(target.estimator, y) else None
 
 
 def stands_for(target: Target, twin: str | None) -> bool:
