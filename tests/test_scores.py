@@ -113,6 +113,8 @@ def test_a_regressions_named_score_is_at_least_a_grids(scoring):
         ("neg_brier_score", True, "neg_brier_score"),
         (["neg_log_loss", "f1"], "f1", "f1"),
         ({"plain": "accuracy", "mean": make_scorer(f1_score, average="macro")}, "mean", "mean"),
+        ({"plain": "accuracy", "other": "f1"}, "plain", "plain"),
+        (get_scorer("roc_auc"), True, "roc_auc"),
     ],
 )
 def test_scorers_of_every_form_decide(scoring, refit, name):

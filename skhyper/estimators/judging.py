@@ -35,11 +35,11 @@ def metric_name(scoring: Any, refit: Any) -> str:
     """
     if scoring is None or (isinstance(scoring, list | tuple | set | dict) and not isinstance(refit, str)):
         return LOSS
+    if isinstance(refit, str):
+        return refit
     known = scoring_name(scoring, refit)
     if known is not None:
         return known
-    if isinstance(refit, str):
-        return refit
     function = scoring._score_func if isinstance(scoring, _BaseScorer) else scoring
     return str(getattr(function, "__name__", type(function).__name__))
 
