@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -178,6 +179,50 @@ def _column_sizes(values: Any) -> NDArray[np.float64]:
     elif len(values):
         np.maximum(values.max(axis=0), -values.min(axis=0), out=sizes, casting="unsafe")
     return sizes
+
+
+def plain_targets(y: Any) -> Any:
+    """Targets as numpy's own booleans, numbers or strings: pandas' nullable and categorical types, and Python objects.
+
+    A series or a frame stays one.
+
+    Raises
+    ------
+    ValueError
+        If a target is missing, or there are objects that have no common order.
+    """
+    if y is None or sparse.issparse(y):
+        return y
+    listed = isinstance(y, list | tuple)  # numpy would read [nan, "a"] as two strings
+    values = np.asarray(y, dtype=object) if listed else np.asarray(y)
+    if values.dtype.kind != "O":
+        return _like(y, values) if _is_extended(y) else y
+    missing = np.flatnonzero(pd.isna(values).reshape(len(values), -1).any(axis=1)) if values.ndim else np.empty(0)
+    if len(missing):
+        raise ValueError(
+            f"Input y contains missing values (NaN or None), the first in row {missing[0]}. Drop the rows that have no "
+            "target."
+        )
+    try:
+        np.unique(values)
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in values.ravel()})
+        raise ValueError(f"y must hold values of one type, got {', '.join(kinds)}.") from error
+    own = pd.Series(values.ravel()).infer_objects().to_numpy().reshape(values.shape)
+    return y if listed or own.dtype.kind not in "biuf" else _like(y, own)
+
+
+def _is_extended(y: Any) -> bool:
+    """Whether pandas holds values in a type that is not numpy's."""
+    kinds = y.dtypes if isinstance(y, pd.DataFrame) else [y.dtype] if isinstance(y, pd.Series) else []
+    return not all(isinstance(kind, np.dtype) for kind in kinds)
+
+
+def _like(y: Any, values: NDArray[Any]) -> Any:
+    """The values in the container of y."""
+    if isinstance(y, pd.DataFrame):
+        return pd.DataFrame(values, index=y.index, columns=y.columns)
+    return pd.Series(values, index=y.index, name=y.name) if isinstance(y, pd.Series) else values
 
 
 def check_weights(sample_weight: Any, x: Any) -> NDArray[np.float64] | None:

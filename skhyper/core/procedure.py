@@ -6,7 +6,7 @@ Each stage leaves snapshots. Selection among them is not made here: it belongs t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 
 import torch
 from torch import Tensor
@@ -15,11 +15,12 @@ from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
 from .grid import alpha_range
 from .hyperoptim import Objective, QuasiNewton
+from .judging import COARSE, THOROUGH, Court, Judge, leading
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
-from .scan import Grid, Scan, scan
+from .scan import Grid, Points, Scan, scan
 from .selection import STANDARD_ERRORS
 from .wide import first_alphas, shrunk, unit_scale
 
@@ -42,6 +43,7 @@ FIRST_EXPONENT = 1.75  # where the exponent starts if it is tuned by hypergradie
 EXPONENT_STEP_TOL = 3e-3  # the accuracy of its weights,
 FIRST_STEP = 0.25  # the length of its first step,
 EXPONENT_TOL = 2e-3  # and the gradient to which it is
+BESIDE = (-1.5, -0.75, 0.75, 1.5)  # of log alpha: where a judge looks about the end of a stage without a scan
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Plan:
         not see; this takes as many fits as there are folds.
     standard_errors : float
         The gain for which the paired rule leaves the tuned global alpha.
+    judge : callable, optional
+        Where a score decides: the point of a stage that it prefers takes the place of the minimum of the loss.
     """
 
     exponents: tuple[float, ...] = ()
@@ -75,6 +79,7 @@ class Plan:
     tol: float = 1e-6
     competes: bool = True
     standard_errors: float = STANDARD_ERRORS
+    judge: Judge | None = None
 
 
 def tune(
@@ -96,6 +101,7 @@ class _Procedure:
         self.family_bounds = plan.bounds or self.range.family_bounds
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
+        self.ends: list[Snapshot] = []  # where the loss is lowest, whatever a judge prefers
         self.curvature = 0.0  # of the objective in log alpha
         self.diverged = False
 
@@ -117,16 +123,18 @@ class _Procedure:
                 raise
         if reason not in ENDED:
             reason = StopReason.DIVERGED if self.diverged else self.snapshots[-1].stop_reason
-        return Result(tuple(self.snapshots), self.s2, tuple(self.journal.records), reason, self.response)
+        reference = self.ends[0] if self.plan.judge is not None else None
+        records = tuple(self.journal.records)
+        return Result(tuple(self.snapshots), self.s2, records, reason, self.response, reference=reference)
 
     def _global(self) -> None:
         found = self._look(self.response)
         self.curvature = found.lowest.curvature
         try:
-            self._keep("global alpha", self._refine(self.response, "global alpha", found), 1)
+            self._keep("global alpha", self._refine(self.response, "global alpha", found), 1, found.points)
         finally:
-            if self.snapshots:
-                self.s2 = unit_scale(self.problem, self.snapshots[0], self.snapshots[0].w)
+            if self.ends:
+                self.s2 = unit_scale(self.problem, self.ends[0], self.ends[0].w)
 
     def _look(self, response: BestResponse, suffix: str = "") -> Scan:
         """The curve of the global alpha over all of its range."""
@@ -189,11 +197,11 @@ class _Procedure:
         where it has shrunk all weights. So there a scan begins where the first weights leave zero; and another one
         about the global alpha, unless there are many more columns than rows and that has no valley.
         """
-        row = self.snapshots[0].hyper.log_alpha
+        row = self.ends[0].hyper.log_alpha
         centre = float(row - shrunk(self.problem, row))
         tops = first_alphas(self.response, self.s2) if self.problem.wide else None
         lead = self._scan_around(2.0, centre)
-        least = VALLEY * (1.0 if self.plan.log_scale else abs(float(self.snapshots[0].fold_losses.mean())))
+        least = VALLEY * (1.0 if self.plan.log_scale else abs(float(self.ends[0].fold_losses.mean())))
         path, valley = lead.path, self.problem.columns_a_row < MANY or lead.relief > least
         for q in self.plan.exponents:
             self.journal.budget.check()
@@ -208,7 +216,9 @@ class _Procedure:
         known = self._evaluated([q] * len(scans), scans)
         best = min(range(len(scans)), key=lambda i: known[i].value if math.isfinite(known[i].value) else math.inf)
         lowest = scans[best].lowest._replace(w=known[best].w)
-        return scans[best]._replace(valleys=[lowest, *scans[best].valleys[1:]])
+        kept = [scan.points for scan in scans if scan.points is not None]
+        points = reduce(Points.join, kept) if kept else None
+        return scans[best]._replace(valleys=[lowest, *scans[best].valleys[1:]], points=points)
 
     def _evaluated(self, exponents: Sequence[float], scans: list[Scan]) -> list[Evaluation]:
         """The lowest points of scans, as one batch."""
@@ -232,14 +242,14 @@ class _Procedure:
             name = f"family, q = {float(known.hyper.exponent):g}"
             proposals = QuasiNewton(known.hyper, objective, self.family_bounds, FAMILY_TOL, lowest.curvature)
             ends[name] = self._run(self.response, name, proposals, objective, lowest.w, FAMILY_STEP_TOL, known=known)
-        for name, end in ends.items():
+        for (name, end), found in zip(ends.items(), scans, strict=True):
             if end.stop_reason is StopReason.CONVERGED and self.plan.tol < FAMILY_TOL:
                 end.stop_reason = StopReason.SCANNED
-            self._keep(name, end, 2)
+            self._keep(name, end, 2, found.points)
 
     def _descend_family(self) -> None:
         """Log alpha and the exponent by hypergradient, the exponent between the plan's lowest and 2."""
-        exponents, start = self.plan.exponents, self.snapshots[0]
+        exponents, start = self.plan.exponents, self.ends[0]
         bounds = (exponents[-1], 2.0) if len(exponents) > 1 else None
         q = max(FIRST_EXPONENT, exponents[-1]) if bounds else exponents[0]
         hyper = start.hyper._replace(exponent=torch.tensor(q, dtype=torch.float64))
@@ -253,11 +263,11 @@ class _Procedure:
             raise OutOfBudget(lead.stop_reason)
         then = search(lead.best.hyper, objective, learnt=first)
         w = start.w + (lead.best.w - start.w[:1])
-        self._stage("family", then, objective, w, 2, EXPONENT_STEP_TOL)
+        self._keep("family", self._run(self.response, "family", then, objective, w, EXPONENT_STEP_TOL), 2, None)
 
     def _free(self) -> None:
         apart = outputs_apart(self.response) if math.inf in self.plan.taus else None
-        start = min(self.snapshots, key=lambda snapshot: float(snapshot.fold_losses.mean()))
+        start = min(self.ends, key=lambda snapshot: float(snapshot.fold_losses.mean()))
         offsets = torch.zeros(self.problem.decays.n_groups, dtype=torch.float64)
         hyper, w = start.hyper._replace(offsets=offsets), start.w
         for tau in self.plan.taus:
@@ -268,14 +278,17 @@ class _Procedure:
             end = self._descend_offsets(name, self.response, hyper, w, self.s2, tau)
             if self.plan.competes and self.problem.n_folds > 1:
                 self._raise_if_ended(end)
-                end = replace(end, fold_losses=self._cross_fitted(name, end, tau))
+                unseen = self._cross_fitted(name, end, tau)
+                end = replace(
+                    end, fold_losses=self.response.fold_losses(unseen), scores=self._scores(end.hyper, unseen)
+                )
             self.snapshots.append(end)
             self._raise_if_ended(end)
             hyper, w = end.hyper, end.w
 
     def _tune_outputs(self, parts: list[BestResponse]) -> None:
         """The global alpha of each output by itself."""
-        name, shared = "a decay for each output", self.snapshots[0]
+        name, shared = "a decay for each output", self.ends[0]
         reasons = [StopReason.CONVERGED]
 
         def tune_one(part: BestResponse, t: int, start: Tensor | None) -> Tensor:
@@ -297,21 +310,28 @@ class _Procedure:
         hyper = shared.hyper._replace(offsets=alphas.log_alpha - shared.hyper.log_alpha)
         end = self.response.evaluate(hyper, self.s2, shared.w, self._step_tol)
         self.journal.evaluated(name, end, self._objective().value(end.value, None))
-        losses = end.fold_losses
+        losses, scores = end.fold_losses, None
         if self.plan.competes and len(by_fold) > 1:
-            losses = torch.cat([self._fold_loss(each, k) for k, each in enumerate(by_fold)])
+            unseen = torch.cat([self._fold_weights(each, k) for k, each in enumerate(by_fold)])
+            losses, scores = self.response.fold_losses(unseen), self._scores(hyper, unseen)
         count, seconds = min(alphas.n_own + 1, len(parts)), self.journal.budget.seconds
-        self.snapshots.append(Snapshot(name, hyper, end.w, losses, count, reasons[-1], end.error, seconds))
+        row = Snapshot(name, hyper, end.w, losses, count, reasons[-1], end.error, seconds, scores=scores)
+        self.snapshots.append(row)
 
-    def _fold_loss(self, hyper: Hyper, k: int) -> Tensor:
-        """The loss of one fold, (1,)."""
+    def _fold_weights(self, hyper: Hyper, k: int) -> Tensor:
+        """The weights of one fold, (1, n_weights)."""
         this = torch.arange(self.problem.n_folds) == k
-        own = self.response.take_folds(this)
-        return own.fold_losses(own.solve(hyper, self.s2[this], self.snapshots[0].w[this], self._step_tol))
+        return self.response.take_folds(this).solve(hyper, self.s2[this], self.ends[0].w[this], self._step_tol)
+
+    def _scores(self, hyper: Hyper, w: Tensor) -> Tensor | None:
+        """What the judge says of the weights of all folds, (K,)."""
+        if self.plan.judge is None:
+            return None
+        return self.plan.judge(Hyper(hyper.log_alpha[None], hyper.exponent[None]), w[None])[0]
 
     def _cross_fitted(self, name: str, end: Snapshot, tau: float) -> Tensor:
-        """Each fold's loss under offsets that were fitted to the other folds: offsets memorise what they see."""
-        losses, folds = [], torch.arange(self.problem.n_folds)
+        """Each fold's weights under offsets that were fitted to the other folds: offsets memorise what they see."""
+        weights, folds = [], torch.arange(self.problem.n_folds)
         for k in folds:
             others, own = self.response.take_folds(folds != k), self.response.take_folds(folds == k)
             start = end.hyper
@@ -319,9 +339,8 @@ class _Procedure:
                 start = start._replace(offsets=torch.zeros(self.problem.decays.n_groups, dtype=torch.float64))
             fitted = self._descend_offsets(name, others, start, end.w[folds != k], self.s2[folds != k], tau)
             self._raise_if_ended(fitted)
-            w = own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], self._step_tol)
-            losses.append(own.fold_losses(w))
-        return torch.cat(losses)
+            weights.append(own.solve(fitted.hyper, self.s2[folds == k], end.w[folds == k], self._step_tol))
+        return torch.cat(weights)
 
     def _descend_offsets(
         self, name: str, response: BestResponse, hyper: Hyper, w: Tensor, s2: Tensor, tau: float
@@ -332,19 +351,43 @@ class _Procedure:
         end = self._run(response, name, proposals, objective, w, self._step_tol, s2)
         return end.snapshot(name, count, self.journal.budget.seconds)
 
-    def _stage(
-        self, name: str, proposals: QuasiNewton, objective: Objective, w: Tensor, count: int, accuracy: float
-    ) -> None:
-        """Run the loop on all folds, and keep a snapshot."""
-        self._keep(name, self._run(self.response, name, proposals, objective, w, accuracy), count)
-
-    def _keep(self, name: str, end: Stage, count: int) -> None:
+    def _keep(self, name: str, end: Stage, count: int, points: Points | None) -> None:
         """A snapshot of where a stage ended; none where it never had a finite loss and others have."""
         if end.best is None and self.snapshots:
             self.diverged = True
             return
-        self.snapshots.append(end.snapshot(name, count, self.journal.budget.seconds))
-        self._raise_if_ended(self.snapshots[-1])
+        self.ends.append(end.snapshot(name, count, self.journal.budget.seconds))
+        self.snapshots.append(self.ends[-1])
+        self._raise_if_ended(self.ends[-1])
+        if self.plan.judge is not None:
+            self.snapshots[-1] = self._judged(self.plan.judge, self.ends[-1], points)
+            self._raise_if_ended(self.snapshots[-1])
+
+    def _judged(self, judge: Judge, end: Snapshot, points: Points | None) -> Snapshot:
+        """The point of a stage that a judge prefers to its end, if there is one.
+
+        Where no points were scanned, these are points beside the end; where one fold was scanned, those that are best
+        on it.
+        """
+        if points is None:
+            log_alpha = (
+                (end.hyper.log_alpha + end.w.new_tensor(BESIDE))
+                .clamp(*self._bounds_at(float(end.hyper.exponent)))
+                .unique()
+            )
+            points = Points(log_alpha, end.w.expand(len(log_alpha), *end.w.shape))
+        elif points.w.shape[1] < self.problem.n_folds:
+            points = leading(points, judge, end.hyper.exponent)
+            points = Points(points.log_alpha, points.w.expand(-1, self.problem.n_folds, -1))
+        objective = self._objective()
+        accuracy, care = (self._step_tol, THOROUGH) if end is self.ends[0] else (FAMILY_STEP_TOL, COARSE)
+        court = Court(
+            self.response, judge, objective, self._bounds_at(float(end.hyper.exponent)), self.s2, accuracy, care
+        )
+        return court.prefer(points, end, self.journal)
+
+    def _bounds_at(self, q: float) -> tuple[float, float]:
+        return self.bounds if q == 2 else self.family_bounds
 
     def _raise_if_ended(self, end: Snapshot) -> None:
         """Leave all stages where one was cut short."""
@@ -400,5 +443,7 @@ class _Procedure:
     ) -> Scan:
         response = response or self.response
         objective = self._objective(response)
-        grid = Grid(points, self.bounds if q == 2 else self.family_bounds, q, path, patience)
+        judged = self.plan.judge is not None
+        bounds = self._bounds_at(q)
+        grid = Grid(points, bounds, q, path, math.inf if judged else patience, judged)
         return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

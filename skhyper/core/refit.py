@@ -75,12 +75,12 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     assert isinstance(result.response, BestResponse)
     response = result.response.all_rows(problem) or algorithm.bind(problem)
     tol = tol or (FINAL_TOL if response.scans else DEAR_FINAL_TOL)
-    start = response.solve(result.snapshots[0].hyper, torch.ones(1, dtype=torch.float64), None, tol)
-    s2 = unit_scale(result.response.problem, result.snapshots[0], start)
+    start = response.solve(result.unit.hyper, torch.ones(1, dtype=torch.float64), None, tol)
+    s2 = unit_scale(result.response.problem, result.unit, start)
     chosen = result.snapshots[index]
     if chosen.mixture:
         return _refit_average(response, result, chosen, s2, start)
-    w = start if index == 0 else _refit_one(response, chosen.hyper, s2, start, tol)
+    w = start if chosen is result.unit else _refit_one(response, chosen.hyper, s2, start, tol)
     family = problem.decays if chosen.hyper.exponent > 1 else replace(problem.decays, eps=FINE_EPS)
     decays = family.log_decays(w, chosen.hyper, s2).exp()
     vanished = (problem.decays.group_sums(w**2) == 0) & (chosen.hyper.exponent < 2)

@@ -94,6 +94,7 @@ class Snapshot:
     cosine: float | None = None  # of a training run: of the hypergradient with an accurate one
     curve: "Curve | None" = None  # the outer loss along log alpha, by the best response
     family: LayerFamily | None = None  # of a network whose decays follow its weights: what the offsets mean
+    scores: Tensor | None = None  # (K,), where a score decides: of free decays, by folds that these did not see
 
 
 class Curve(NamedTuple):
@@ -113,6 +114,12 @@ class Result:
     stop_reason: StopReason
     response: "Response"  # what the run prepared, which may serve the final fit too
     checkpoint: Any = None  # of a training run: from what it goes on
+    reference: Snapshot | None = None  # the global alpha of the lowest loss, where a score decides what row 0 is
+
+    @property
+    def unit(self) -> Snapshot:
+        """The tuned global solution that gives the family its unit."""
+        return self.snapshots[0] if self.reference is None else self.reference
 
     @property
     def losses(self) -> Tensor:

@@ -1,6 +1,7 @@
 """Scans: outer losses along a grid of log alpha, as many points at once as fit, and the valleys of their curve."""
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class Grid(NamedTuple):
     exponent: float
     path: Tensor | None = None  # warm starts for the points, from a scan of another exponent
     patience: float = math.inf  # units of log alpha below the lowest point after which a scan in parts ends
+    keep: bool = False  # whether all points and their weights are asked for
 
 
 class Valley(NamedTuple):
@@ -41,12 +43,28 @@ class Valley(NamedTuple):
     bound: float  # the objective of the valley is not below this, as far as its points tell
 
 
+class Points(NamedTuple):
+    """Points of a scan and their weights, which may be rough."""
+
+    log_alpha: Tensor  # (P,)
+    w: Tensor  # (P, K, n_weights)
+
+    def join(self, other: "Points") -> "Points":
+        """Those of both."""
+        return Points(torch.cat([self.log_alpha, other.log_alpha]), torch.cat([self.w, other.w]))
+
+    def take(self, which: Tensor) -> "Points":
+        """Some of them."""
+        return Points(self.log_alpha[which], self.w[which])
+
+
 class Scan(NamedTuple):
     """What the objective is like along the grid."""
 
     valleys: list[Valley]  # ascending in their lowest value
     relief: float  # how far the objective varies
     path: Tensor | None  # weights along the whole grid where they were solved at once, (points, K, n_weights)
+    points: Points | None = None  # all that were looked at, where they are asked for
 
     @property
     def lowest(self) -> Valley:
@@ -66,7 +84,8 @@ def scan(
 
     Where there is no path to start from, each part starts from the weights of the part before it.
     """
-    points, bounds, exponent, path, patience = grid
+    points, bounds, exponent, path, patience, keep = grid
+    asked: list[Points] = []
     step = points[0] - points[1]
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
     at_once = response.capacity >= len(todo)
@@ -77,6 +96,8 @@ def scan(
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
         w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
+        if keep:
+            asked.append(Points(part, w))
         losses = fold_losses.mean(-1).nan_to_num(torch.inf, torch.inf)
         new = torch.tensor([objective.value(float(x), None) for x in losses], dtype=s2.dtype)
         whole = w if at_once and whole is None else whole
@@ -101,7 +122,9 @@ def scan(
             todo = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds)
             start = _known(weights[lowest])[None]
     found = [_valley(log_alpha, values, i, _known(weights[i]), objective.log_scale) for i in _minima(values)]
-    return Scan(sorted(found, key=lambda valley: valley.value), float(values.max() - values.min()), whole)
+    found.sort(key=lambda valley: valley.value)
+    every = reduce(Points.join, asked) if asked else None
+    return Scan(found, float(values.max() - values.min()), whole, every)
 
 
 def _minima(y: Tensor) -> list[int]:

@@ -13,6 +13,7 @@ STANDARD_ERRORS_OF_LIKELIHOODS = 1.5
 # PULL; chosen on the same tasks.
 DOUBT = 0.25
 PULL = 0.1
+TIE = 1e-9  # difference of scores that are equal but for rounding
 HEAVY = 1e4  # weight of the equation sum v = 1 beside the data's
 
 
@@ -40,6 +41,29 @@ def choose(losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
         return best
     gain = losses[0] - losses[best]
     return best if gain.mean() > standard_errors * _standard_error(gain) else 0
+
+
+def choose_by_score(scores: np.ndarray, losses: np.ndarray, standard_errors: float = STANDARD_ERRORS) -> int:
+    """Index of the row with the best mean score, or 0 where its gain over row 0 is not clear; ties by the loss.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (rows, folds)
+        Higher is better. Rows that are not finite in every fold are never chosen; if none is, the losses decide.
+    losses : ndarray of shape (rows, folds)
+        Outer losses, which decide among rows with the best mean score, row 0 included.
+    standard_errors : float
+        As `choose`'s.
+    """
+    finite = np.isfinite(scores).all(axis=1)
+    if not finite.any():
+        return choose(losses, standard_errors)
+    means = np.where(finite, np.where(finite[:, None], scores, 0.0).mean(axis=1), -np.inf)
+    tied = means >= means.max() - TIE * max(abs(means.max()), 1.0)
+    if tied[0]:
+        return choose(np.where(tied[:, None], losses, np.inf), standard_errors)
+    best = int(np.where(tied, np.nan_to_num(losses.mean(axis=1), nan=np.inf), np.inf).argmin())
+    return (0, best)[choose(-scores[[0, best]], standard_errors)]
 
 
 def confidence(gain: np.ndarray, standard_errors: float = DOUBT) -> float:

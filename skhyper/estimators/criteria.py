@@ -20,6 +20,7 @@ from ..core.problem import Problem
 from ..core.procedure import Plan
 from ..core.result import Result
 from .job import Job
+from .judging import LOSS
 from .plan import check_exponents
 from .scoring import Scoring, row_columns
 from .search import HyperTrainingSearchCV
@@ -84,7 +85,7 @@ class CriterionSearch(HyperTrainingSearchCV):
                 f"criterion={name!r} needs a dense X, whose rows' leverages it computes, got a sparse matrix of shape "
                 f"{X.shape}; set criterion='cv' or pass X.toarray()."
             )
-        return super()._check(X, y, params)
+        return super()._check(X, y, params)._replace(selection=LOSS, by_loss=True)
 
     def _encode(self, job: Job, splits: list[Split] | None) -> Task:
         return super()._encode(job, None)

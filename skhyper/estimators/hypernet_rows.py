@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from ..boundary import check_weights, refuse_unreadable, to_tensor
+from ..boundary import check_weights, plain_targets, refuse_unreadable, to_tensor
 from ..core.noise.procedure import Holding
 from ..core.noise.rows import Data
 from .hypernet_options import CELLS, COPIES, LEAST_HELD, LEAST_ROWS, SHARE, SMALL_ROWS, SMALL_SHARE
@@ -66,8 +66,7 @@ class ReadsRows(BaseEstimator, ABC):
 
     def _check_rows(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         refuse_unreadable(X=x, y=y)
-        if hasattr(y, "dtype") and np.asarray(y).dtype.kind == "O" and pd.isna(np.asarray(y)).any():
-            raise ValueError(f"Input y contains missing values. {TARGET_HINT}")
+        y = plain_targets(y)
         try:
             return validate_data(
                 self,

@@ -24,7 +24,9 @@ class Job(NamedTuple):
     splits: list[Split]
     scoring: Scoring
     metric: str
-    twin: str | None
+    twin: str | None  # name of the score that decides, where the outer loss may be its twin
+    selection: str  # what decides: the name of a score, or "loss"
+    by_loss: bool  # whether the outer loss stands for it
 
     @property
     def work(self) -> float:

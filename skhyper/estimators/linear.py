@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import config_context
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.metrics import get_scorer_names
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from ..adapters.registry import adapter_for
@@ -19,6 +20,7 @@ from ..core.procedure import Plan
 from ..core.refit import AVERAGE, average
 from ..core.result import Result
 from .all_or_nothing import all_or_nothing, forget
+from .judging import LOSS
 from .plan import AVERAGED_EXPONENTS
 from .search import HyperTrainingSearchCV
 
@@ -74,16 +76,19 @@ class AveragingSearch(HyperTrainingSearchCV):
         self.exponent_weights_ = dict(zip(exponents, result.snapshots[-1].mixture, strict=False))
         return result
 
-    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
+    def _choose(self, result: Result, plan: Plan, metric: str) -> int:
         """The average, which is drawn back to row 0 already; row 0 where nothing is left of it."""
         weights = getattr(self, "exponent_weights_", None)
         if weights is None:
-            return super()._choose(losses, plan)
-        return len(losses) - 1 if weights[2.0] < 1 else 0
+            return super()._choose(result, plan, metric)
+        return len(result.snapshots) - 1 if weights[2.0] < 1 else 0
 
 
 class HyperTrainedLinear(BaseEstimator, ABC):
     """A linear model with tuned decays."""
+
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"groups": UNUSED}  # the splitter's, not the model's
+    _own_scoring: ClassVar[str]  # where `scoring` is None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{name: HyperTrainingSearchCV._parameter_constraints[name] for name in (*SHARED, "exponent", "shrinkage")},
@@ -101,7 +106,12 @@ class HyperTrainedLinear(BaseEstimator, ABC):
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        **params: Any,
     ) -> Self:
         """Tune the decays and fit the coefficients to all rows.
 
@@ -115,6 +125,8 @@ class HyperTrainedLinear(BaseEstimator, ABC):
             Weights of the rows, in training and in the loss of held-out rows.
         groups : array-like of shape (n_samples,), default=None
             Handed to the splitter.
+        **params : dict
+            Where metadata routing is on: what else the splitter and the scorer request.
 
         Returns
         -------
@@ -122,14 +134,20 @@ class HyperTrainedLinear(BaseEstimator, ABC):
             Fitted.
         """
         forget(self)
+        _raise_for_params(params, self, "fit")
         if isinstance(sample_weight, Real):
             sample_weight = np.full(_num_samples(X), sample_weight)
-        given = {"sample_weight": sample_weight, "groups": groups}
-        with config_context(enable_metadata_routing=False):
-            search = self._search(y)
-            search.fit(X, y, **{name: value for name, value in given.items() if value is not None})
+        given = {"sample_weight": sample_weight, "groups": groups, **params}
+        given = {name: value for name, value in given.items() if value is not None}
+        search = self._search(y)
+        if _routing_enabled():
+            process_routing(self, "fit", **given)
+            search.estimator.set_fit_request(sample_weight=True)
+            search.scoring = self._scorer()
+        search.fit(X, y, **given)
         for name in LEARNT:
             setattr(self, name, getattr(search, name))
+        self.selection_metric_ = search.selection_metric_ if self.scoring is not None else LOSS
         if hasattr(search, "feature_names_in_"):
             self.feature_names_in_ = search.feature_names_in_
         model = search.best_estimator_
@@ -143,6 +161,23 @@ class HyperTrainedLinear(BaseEstimator, ABC):
         self.total_time_ = search.total_time_
         self._keep(search)
         return self
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Metadata routing of this object: weights for itself, the splitter's metadata, and the scorer's.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            Which metadata `fit` hands to whom.
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        router.add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        return router.add(scorer=self._scorer(), method_mapping=MethodMapping().add(caller="fit", callee="score"))
+
+    def _scorer(self) -> Any:
+        """The scorer, with what it requests; one that nobody named is weighted as the fit is."""
+        scorer = get_scorer(self.scoring or self._own_scoring)
+        return scorer if self.scoring is not None else scorer.set_score_request(sample_weight=True)
 
     def _keep(self, search: HyperTrainingSearchCV) -> None:
         """Attributes that only some of the models have."""

@@ -79,6 +79,8 @@ class HyperTrainedLinearClassifier(LinearClassifierMixin, HyperTrainedLinear):
         self.random_state = random_state
         self.verbose = verbose
 
+    _own_scoring = "accuracy"
+
     @abstractmethod
     def _model(self) -> Any:
         """The scikit-learn estimator whose decay is tuned."""

@@ -69,8 +69,9 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     fit_intercept : bool, default=True
         Whether to fit an intercept, which carries no decay.
     scoring : str, callable or None, default=None
-        Score that chooses among the tuned rows and that every `*_score_` is in; None is "neg_mean_squared_error".
-        Decays are tuned to squared error in any case.
+        Score that chooses among all alphas that were tried and among the tuned rows, and that every `*_score_` is in;
+        None is "neg_mean_squared_error". Decays are tuned to squared error in any case, and by it alone where
+        `criterion` is not "cv".
     max_iter : int, default=200
         Most evaluations of the hypergradient in one stage.
     tol : float, default=1e-6
@@ -115,6 +116,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         fitted to all rows, those left out among them, and their `best_score_` is no estimate: see `guard_score_`.
     baseline_score_ : float
         The same of the tuned global alpha.
+    selection_metric_ : str
+        What decided: the name of the score that `scoring` names, or "loss".
     guard_score_ : float
         Mean score of the whole procedure on outer folds that no decision saw; nan where there is no guard, and
         `guard_reason_` says why.
@@ -200,6 +203,8 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
         "average_exponents": ["boolean"],
     }
 
+    _own_scoring = "neg_mean_squared_error"
+
     def __init__(
         self,
         granularity: str = "feature",
@@ -252,7 +257,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
             **{name: getattr(self, name) for name in SHARED},
             exponent=2 if (free or analytic) and isinstance(self.exponent, str) else self.exponent,
             shrinkage=UNSHRUNK if free else self.shrinkage,
-            scoring=self.scoring or "neg_mean_squared_error",
+            scoring=self.scoring or self._own_scoring,
         )
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -43,7 +43,8 @@ class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
         Weights of the classes, as RidgeClassifierCV's; but "balanced" counts sample weights as repetitions of rows. It
         is by all rows, the same for every fold of `cv`; folds of the guard are by their training rows.
     scoring : str, callable or None, default=None
-        Scores the rows of `cv_results_`; None is accuracy.
+        Score that chooses among all alphas that were tried, and among the rows of `cv_results_`; None reports the
+        accuracy, and the held-out loss decides.
     max_iter : int, default=200
         Most hypergradient steps of a stage.
     tol : float, default=1e-6
@@ -74,6 +75,8 @@ class HyperTrainedRidgeClassifier(HyperTrainedLinearClassifier):
         alpha of the chosen row's family, and the tuned global alpha.
     best_score_, baseline_score_, guard_score_ : float
         Score of the chosen row, of the tuned global alpha, and of the whole procedure on rows that it never saw.
+    selection_metric_ : str
+        What decided: the name of the score, or "loss".
     exponent_, shrinkage_, n_hyperparameters_, n_iter_, stop_reason_, history_, cv_results_, best_estimator_
         As `HyperTrainingSearchCV`'s.
     n_features_in_, feature_names_in_

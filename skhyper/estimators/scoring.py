@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import RegressorMixin
-from sklearn.metrics import get_scorer, get_scorer_names, mean_absolute_error, mean_squared_error, r2_score
-from sklearn.metrics._scorer import _BaseScorer, _PassthroughScorer, _Scorer
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics._scorer import _BaseScorer
 from sklearn.model_selection._validation import _score
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
@@ -16,9 +15,7 @@ from sklearn.utils.validation import _check_method_params
 from ..adapters.task import Task
 from ..boundary import Split, users_torch
 from ..core.result import Result, Snapshot
-
-# Metrics that score each column of several outputs as they would score it alone.
-OF_SEVERAL_OUTPUTS = (mean_squared_error, mean_absolute_error, r2_score)
+from .batched_metrics import batched
 
 
 def scoring_name(scoring: Any, refit: Any) -> str | None:
@@ -60,26 +57,14 @@ class Scoring(NamedTuple):
             return _score(fitted, self.x, self.y, self.scorer, self.params, self.error_score)
 
     def of_all(self, fitted: Sequence[Any]) -> list[Any]:
-        """The score of each; a metric that takes several outputs at once is called once, as it costs little work."""
-        sign, metric = self._metric(fitted[0])
-        if metric is not None:
+        """The score of each, in one call where there is a way to."""
+        scores, y = batched(self.scorer, fitted[0], self.params), np.asarray(self.y)
+        if scores is not None and y.ndim == 1:
             with users_torch():
-                predicted = np.stack([one.predict(self.x) for one in fitted], axis=1)
-            if predicted.ndim == 2 and np.isfinite(predicted).all():
-                y = np.broadcast_to(self.y[:, None], predicted.shape)
-                scores: list[float] = (sign * metric(y, predicted, **self.params, multioutput="raw_values")).tolist()
-                return scores
+                found = scores(fitted, self.x, y)
+            if found is not None:
+                return list(found.tolist())
         return [self(one) for one in fitted]
-
-    def _metric(self, fitted: Any) -> tuple[int, Callable[..., Any] | None]:
-        """Sign and metric of the score, if it is a metric of several outputs."""
-        if not isinstance(self.y, np.ndarray) or self.y.ndim > 1 or len(self.y) < 2:
-            return 1, None
-        if isinstance(self.scorer, _PassthroughScorer):
-            return 1, r2_score if getattr(type(fitted), "score", None) is RegressorMixin.score else None
-        known = isinstance(self.scorer, _Scorer) and not self.scorer._kwargs
-        known = known and self.scorer._score_func in OF_SEVERAL_OUTPUTS
-        return (self.scorer._sign, self.scorer._score_func) if known else (1, None)
 
 
 class OneScore(NamedTuple):

@@ -17,7 +17,7 @@ from ..adapters.network import NetworkAdapter
 from ..adapters.self_trained import SelfTrainedAdapter
 from ..adapters.task import Task, make_task
 from ..algorithms import NAMES, Algorithm, resolve
-from ..boundary import GRANULARITIES, Split, to_numpy, torch_session
+from ..boundary import GRANULARITIES, Split, plain_targets, to_numpy, torch_session
 from ..core.algorithms.base import Algorithm as CoreAlgorithm
 from ..core.hypertraining import TrainingPlan
 from ..core.loop import Budget
@@ -33,6 +33,7 @@ from .fitted_search import FittedSearch
 from .guarding import guard_search
 from .hypernet_adapters import HypernetAdapter as HypernetAdapter  # imported, so that they are registered
 from .job import Job
+from .judging import LOSS, FoldJudge, metric_name, stands_for, twin_name
 from .networks import (
     PRECISIONS,
     Halves,
@@ -45,7 +46,7 @@ from .networks import (
 )
 from .plan import EXPONENTS, TUNED, check_bounds, check_exponents, check_shrinkage, make_plan, resolve_granularity
 from .progress import Watch
-from .scoring import Scoring, scoring_name
+from .scoring import Scoring
 from .search_results import SearchResults
 from .self_trained import (
     missing_classes,
@@ -105,7 +106,9 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         out each other for the global alpha where weights memorise early; a float holds out this share once.
     scoring : str, callable, list, tuple, dict or None, default=None
         As GridSearchCV's: scores the rows of `cv_results_`. Decays go down the differentiable twin of the score that
-        decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none.
+        decides (mean squared error, log-loss, deviances), or the estimator's own loss where it has none. For a linear
+        model such a score then chooses among all alphas that were tried, and among the rows; of equal scores the lowest
+        loss. None: the estimator's own `score` is reported, and the loss decides.
     refit : bool, str or callable, default=True
         As GridSearchCV's.
     exponent : "auto", "tuned", float or array-like of float, default="auto"
@@ -171,6 +174,10 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         Numbers that were fitted to held-out loss.
     baseline_score_ : float
         Score of the tuned global alpha.
+    selection_metric_ : str
+        What decided: the name of a score that `scoring` names, or "loss", the outer loss: where `scoring` is None or
+        names several scores and `refit` none of them, where no row has a finite score, for a neural network's score
+        without a differentiable twin, and where free decays are kept because `shrinkage` is a number.
     guard_score_, guard_scores_, guard_reason_ : float, ndarray, str
         Mean score over outer folds in which the whole search was rerun, each fold's, and why there is none.
     n_iter_, history_, stop_reason_ : int, dict of lists, str
@@ -308,6 +315,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         forget(self, *PRIVATE)
         budget = Budget(np.inf if self.time_limit is None else self.time_limit, self.max_iter)
         job = self._check(X, y, params)
+        self.selection_metric_ = job.selection
         watch = Watch(self, X, y, self.verbose)
         if isinstance(job.target.adapter, SelfTrainedAdapter):
             reason = self._scan(job, budget, watch)
@@ -317,6 +325,8 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
                 task = self._encode(job, job.splits)
                 algorithm = self._resolve(task.encoding.problem)
                 plan = self._plan(task, algorithm)
+                if isinstance(plan, Plan) and not job.by_loss:
+                    plan = replace(plan, judge=FoldJudge(task, job.splits, job.scoring, self.refit))
                 self._check_columns(job, task)
                 result = self._rows(task.encoding.problem, self._tune(job, task, algorithm, plan, budget, watch))
                 reason = self._finish(job, task, algorithm, result, plan, budget)
@@ -386,7 +396,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         check_shrinkage(self.shrinkage)
         self._granularity(False)
         scorers, metric = self._get_scorers()
-        X, y = indexable(X, y)
+        X, y = indexable(X, plain_targets(y))
         target, sample_weight = check_data(self.estimator, X, y, params)
         params = _check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
@@ -398,8 +408,11 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
         splits = split_rows(cv, X, y, routed.splitter.split) if splits is None else splits
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
-        twin = scoring_name(self.scoring, self.refit)
-        return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin)
+        twin, selection = twin_name(target, y, self.scoring, self.refit), metric_name(self.scoring, self.refit)
+        by_loss = selection == LOSS or stands_for(target, twin) or isinstance(target.adapter, NetworkAdapter)
+        if not stands_for(target, twin) and (by_loss or isinstance(self.shrinkage, Real)):
+            selection = LOSS
+        return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin, selection, by_loss)
 
     def _granularity(self, network: bool) -> str:
         return resolve_granularity(self.granularity, self.decay_groups, network)

@@ -6,15 +6,15 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..adapters.task import Task
 from ..core.problem import NetworkProblem
 from ..core.procedure import Plan
 from ..core.result import Record, Result, Snapshot, StopReason
-from ..core.selection import choose
+from ..core.selection import choose, choose_by_score
 from ..guard import Guard
 from .job import Job
+from .judging import LOSS
 from .networks import choose_row
 from .plan import check_bounds
 from .progress import as_columns
@@ -53,7 +53,7 @@ class SearchResults:
         elif isinstance(task.encoding.problem, NetworkProblem):
             index = choose_row(task.encoding.problem, result, self._seed)
         else:
-            index = self._choose(self._losses(job, task, result, plan, metric), plan)
+            index = self._choose(result, plan, metric)
         self._keep(job, index)
 
     def _keep(self, job: Job, index: int) -> None:
@@ -65,19 +65,21 @@ class SearchResults:
             self.best_score_, self.baseline_score_ = means[self.best_index_], means[0]
         self.best_params_ = self.cv_results_["params"][self.best_index_]
 
-    def _choose(self, losses: NDArray[np.float64], plan: Plan) -> int:
-        """The paired rule."""
-        return choose(losses, plan.standard_errors)
+    def _choose(self, result: Result, plan: Plan, metric: str) -> int:
+        """The paired rule: by the outer losses, or by the score that decides, whose ties the losses break.
 
-    def _losses(self, job: Job, task: Task, result: Result, plan: Plan, metric: str) -> NDArray[np.float64]:
-        """What the paired rule reads: outer losses where they stand for the score, else the scores themselves.
-
-        Scores of free decays would flatter them: each fold's outer loss is that of decays fitted to the others.
+        Scores of free decays in `cv_results_` flatter them; here they are those of folds that these did not see.
         """
-        twins = job.target.adapter.twins(job.target.leaf.estimator, task.encoding.problem.network.n_outputs)
-        if self.scoring is None or plan.taus or job.twin in twins:
-            return result.losses.numpy()
-        return -np.stack([self.cv_results_[f"split{k}_test_{metric}"] for k in range(self.n_splits_)], axis=1)
+        losses = result.losses.numpy()
+        if plan.judge is None:
+            return choose(losses, plan.standard_errors)
+        scores = np.stack([self.cv_results_[f"split{k}_test_{metric}"] for k in range(self.n_splits_)], axis=1)
+        for i, row in enumerate(result.snapshots):
+            if row.scores is not None:
+                scores[i] = row.scores.numpy()
+        if not np.isfinite(scores).all(axis=1).any():
+            self.selection_metric_ = LOSS
+        return choose_by_score(scores, losses, plan.standard_errors)
 
     def _alpha(self, row: Snapshot) -> float:
         """A row's alpha; the way through its logarithm does not lead out of the bounds."""
