@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..boundary import check_weights
+from ..copies import find_copies
 from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, NoiseModel
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, target_scaling
@@ -457,12 +458,19 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     def _set_aside(
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64] | None]:
-        """Numbers of the rows to train on and of those for the conformal scores, and all weights; checked first."""
+        """Numbers of the rows to train on and of those for the conformal scores, and all weights; checked first.
+
+        Copies of a row are on one side, and there they give one score.
+        """
         x, targets = self._check_rows(X, y, reset=True)
         weights = check_weights(sample_weight, x)
-        self._encode_targets(targets, reset=True)
+        targets = self._encode_targets(targets, reset=True)
         usable = np.arange(len(x)) if weights is None else np.flatnonzero(weights > 0)
-        return *set_aside(usable, float(self.conformal_fraction or 0), self.random_state), weights
+        own_weights = None if weights is None else weights[usable]
+        copies = find_copies([x[usable]], [targets[usable]], own_weights).together()
+        kinds = np.arange(len(copies.first))
+        own, aside = set_aside(kinds, float(self.conformal_fraction or 0), self.random_state)
+        return usable[copies.members(own)], usable[copies.first[aside]], weights
 
     def _refuse_conformal(self, wrong: bool, what: str) -> None:
         if wrong and self.conformal_fraction is not None:

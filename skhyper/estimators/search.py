@@ -351,7 +351,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """A network's problem with two folds that hold out each other, where the folds are the search's own choice."""
 
         def encoded() -> NetworkProblem | None:
-            splits = two_halves(job.y, job.sample_weight, is_classifier(self.estimator), self.random_state)
+            splits = two_halves(job.y, job.sample_weight, is_classifier(self.estimator), self.random_state, job.x)
             if splits is None:
                 return None
             problem = self._encode(job, splits).encoding.problem
@@ -376,7 +376,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
-        splits = split_rows(cv, X, y, routed.splitter.split) if splits is None else splits
+        splits = split_rows(cv, X, y, routed.splitter.split, sample_weight) if splits is None else splits
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
         twin = scoring_name(self.scoring, self.refit)
         return Job(X, y, params, routed, target, sample_weight, cv, splits, scoring, metric, twin)
