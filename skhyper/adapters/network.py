@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor, from_numpy
 
 from ..boundary import Granularity, Split, make_design, to_tensor
+from ..copies import find_copies
 from ..core.decays import Decays
 from ..core.losses import Loss
 from ..core.main_network import MainNetwork
@@ -20,7 +21,7 @@ from ..core.problem import NetworkProblem
 from ..core.recipe import Recipe
 from ..core.training import n_batches
 from .base import Adapter, Array
-from .encode import encode_rows
+from .encode import EncodedRows, encode_rows
 
 # Entries of a sparse matrix that are turned into a dense one: networks are trained on dense batches.
 MAX_DENSE = 2**28
@@ -30,6 +31,7 @@ class NetworkAdapter(Adapter, ABC):
     """An adapter of a network that is trained step by step."""
 
     fixed_columns: ClassVar[bool] = False  # whether the number of columns is the network's own
+    weighs_copies: ClassVar[bool] = False  # whether a row twice in a batch is the row once, with twice the weight
 
     @abstractmethod
     def network(self, estimator: Any, n_features: int, n_outputs: int) -> MainNetwork:
@@ -124,11 +126,15 @@ class NetworkGranularity:
 
 @dataclass(frozen=True)
 class NetworkEncoding:
-    """A network's problem, and the way back from its weights."""
+    """A network's problem, and the way back from its weights.
+
+    `rows` holds the number that each of its rows has in the data.
+    """
 
     problem: NetworkProblem
     missing: dict[int, list[Any]]
     adapter: NetworkAdapter
+    rows: NDArray[np.intp]
 
     def solution(
         self,
@@ -154,14 +160,23 @@ def encode_network(
     classes: NDArray[Any] | None = None,
 ) -> NetworkEncoding:
     """The bilevel problem of a network; parameters are those of `encode_linear`."""
-    rows = encode_rows(adapter, estimator, x, y, splits, sample_weight, classes)
-    matrices = [_dense(m) for m in rows.matrices]
-    design = make_design(matrices if isinstance(x, list) else matrices[0])
+    encoded = encode_rows(adapter, estimator, x, y, splits, sample_weight, classes)
+    encoded = encoded._replace(matrices=[_dense(m) for m in encoded.matrices])
+    recipe = adapter.recipe(estimator)
+    n_rows = _most_rows(encoded.train)
+    batches = n_batches(n_rows, recipe.batch_size)
+    # Without shuffling, batches are those of the user's own order.
+    if adapter.weighs_copies and (recipe.shuffle or batches == 1):
+        distinct = _distinct(encoded, sample_weight)
+    else:
+        distinct = Distinct(encoded, np.arange(encoded.train.shape[1]), sample_weight)
+    rows = distinct.encoded
+    if _most_rows(rows.train) < n_rows:  # as many batches an epoch: with their mean weight alpha keeps its meaning
+        recipe = replace(recipe, batch_size=-(-_most_rows(rows.train) // batches))
+    design = make_design(rows.matrices if isinstance(x, list) else rows.matrices[0])
     network = adapter.network(estimator, design.n_columns, rows.targets.shape[-1])
     n_outputs = network.n_outputs
     more = [(0, 0)] * (rows.targets.ndim - 1) + [(0, n_outputs - rows.targets.shape[-1])]
-    recipe = adapter.recipe(estimator)
-    batches = n_batches(int((rows.train > 0).sum(axis=1).max()), recipe.batch_size)
     loss, outer_loss = adapter.losses(estimator, y[0] if isinstance(y, list) else y, n_outputs, scoring)
     problem = NetworkProblem(
         design=design,
@@ -172,10 +187,45 @@ def encode_network(
         loss=loss,
         outer_loss=outer_loss,
         decays=Decays(granularity.index(network)),
-        counts=None if sample_weight is None else to_tensor(sample_weight),
+        counts=None if distinct.counts is None else to_tensor(distinct.counts),
         recipe=recipe,
     )
-    return NetworkEncoding(problem, rows.missing, adapter)
+    return NetworkEncoding(problem, rows.missing, adapter, distinct.rows)
+
+
+class Distinct(NamedTuple):
+    """Rows of all folds, their numbers in the data, and how many rows each is as evidence (None: one)."""
+
+    encoded: EncodedRows
+    rows: NDArray[np.intp]
+    counts: Array | None
+
+
+def _distinct(encoded: EncodedRows, sample_weight: Array | None) -> Distinct:
+    """Copies as one row with their weight, in training and in validation; the order as `find_copies` says."""
+    matrices, targets, train, validation, missing = encoded
+    there = np.flatnonzero((train > 0).any(axis=0) | (validation > 0).any(axis=0))
+    weight = np.ones(len(there)) if sample_weight is None else sample_weight[there]
+    parts = [m[there] for m in matrices], [y[there] for y in (targets if targets.ndim == 3 else [targets])]
+    copies = find_copies(*parts, weight)
+    if copies.none:
+        return Distinct(encoded, np.arange(train.shape[1]), sample_weight)
+    first = there[copies.first]
+
+    def added(values: Array) -> Array:
+        """Of all copies together, the smallest first: sums do not depend on the order of rows."""
+        order = values.argsort(kind="stable")
+        return np.bincount(copies.index[order], values[order], minlength=len(first))
+
+    by_fold = [np.stack([added(row) for row in part[:, there]]) for part in (train, validation)]
+    judged = (validation[:, there] > 0).any(axis=0)
+    merged = EncodedRows([m[first] for m in matrices], targets[..., first, :], *by_fold, missing)
+    return Distinct(merged, first, added(weight * judged))
+
+
+def _most_rows(train: Array) -> int:
+    """Training rows of the largest fold."""
+    return int((train > 0).sum(axis=1).max())
 
 
 def _dense(x: Any) -> Any:

@@ -205,7 +205,7 @@ def same_columns(tuned: Task, task: Task) -> bool:
     own, now = tuned.folds[0], task.folds[0]
     if not np.array_equal(own.names, now.names):
         return False
-    rows = np.flatnonzero(to_numpy(tuned.encoding.problem.train[0]) > 0)
+    rows = tuned.encoding.rows[to_numpy(tuned.encoding.problem.train[0]) > 0]
     before, after = own.x[rows], now.x[rows]
     if sparse.issparse(before):
         moved, size = sparse_norm(after - before), sparse_norm(before)
