@@ -4,7 +4,7 @@ Splits of our own (one random share, two halves) keep copies of a row together (
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -47,16 +47,16 @@ def resolve_cv(cv: Any, y: Any, *, classifier: bool, random_state: Any = None, n
     """
     stratify = classifier and type_of_target(y) in ("binary", "multiclass")
     if cv is None and network:
-        return OneSplit(HELD_OUT, stratify="where possible" if stratify else "no", random_state=random_state)
+        return RandomSplits(HELD_OUT, stratify="where possible" if stratify else "no", random_state=random_state)
     if cv is None:
         return check_cv(default_folds(y, classifier), y, classifier=classifier)
     if isinstance(cv, Real) and not isinstance(cv, Integral):
-        return OneSplit(float(cv), stratify="always" if stratify else "no", random_state=random_state)
+        return RandomSplits(float(cv), stratify="always" if stratify else "no", random_state=random_state)
     return check_cv(cv, y, classifier=classifier)
 
 
-class OneSplit(BaseShuffleSplit):
-    """One random split, in which copies of a row are on one side.
+class RandomSplits(BaseShuffleSplit):
+    """Random splits, in which copies of a row are on one side.
 
     Parameters
     ----------
@@ -65,24 +65,24 @@ class OneSplit(BaseShuffleSplit):
     stratify : {"no", "where possible", "always"}
         Whether classes have the same share on both sides; "where possible": where each class has rows for both, and
         with copies "always" is that too.
+    n_splits : int
     random_state : int, RandomState or None
     """
 
-    def __init__(self, test_size: float, *, stratify: str = "no", random_state: Any = None):
-        super().__init__(n_splits=1, test_size=test_size, random_state=random_state)
+    def __init__(self, test_size: float, *, stratify: str = "no", n_splits: int = 1, random_state: Any = None):
+        super().__init__(n_splits=n_splits, test_size=test_size, random_state=random_state)
         self.stratify = stratify
 
     def _iter_indices(self, X: Any, y: Any = None, groups: Any = None) -> Any:
-        yield self.of(X, y)
+        return iter(self.of(X, y))
 
-    def of(self, x: Any, y: Any, weight: NDArray[np.float64] | None = None) -> Split:
-        """The split of these rows; those of weight zero are on neither side."""
+    def of(self, x: Any, y: Any, weight: NDArray[np.float64] | None = None) -> list[Split]:
+        """The splits of these rows; those of weight zero are on neither side."""
         rows, copies = _kinds(x, y, weight)
         labels = np.asarray(y)[rows][copies.first]
         splitter = StratifiedShuffleSplit if self._stratifies(labels, copies) else ShuffleSplit
-        one = splitter(n_splits=1, test_size=self.test_size, random_state=self.random_state)
-        train, held = next(one.split(labels, labels))
-        return Split(_members(rows, copies, train), _members(rows, copies, held))
+        drawn = splitter(n_splits=self.n_splits, test_size=self.test_size, random_state=self.random_state)
+        return _as_rows(rows, copies, drawn.split(labels, labels))
 
     def _stratifies(self, labels: NDArray[Any], copies: Copies) -> bool:
         if self.stratify == "no":
@@ -101,9 +101,13 @@ def _kinds(x: Any, y: Any, weight: NDArray[np.float64] | None) -> tuple[NDArray[
     return rows, find_copies(own[:1], own[1:], None if weight is None else weight[rows]).together()
 
 
-def _members(rows: NDArray[np.intp], copies: Copies, kinds: NDArray[np.intp]) -> NDArray[np.int64]:
-    """All rows of these kinds; in the order of the kinds where each has one row."""
-    return rows[kinds] if copies.none else rows[copies.members(kinds)]
+def _as_rows(rows: NDArray[np.intp], copies: Copies, splits: Iterable[Any]) -> list[Split]:
+    """Splits of kinds as splits of all their rows; in the order of the kinds where each has one row."""
+
+    def members(kinds: NDArray[np.intp]) -> NDArray[np.int64]:
+        return rows[kinds] if copies.none else rows[copies.members(kinds)]
+
+    return [Split(members(train), members(held)) for train, held in splits]
 
 
 def two_halves(y: Any, weight: Any, classifier: bool, random_state: Any, x: Any = None) -> list[Split] | None:
@@ -118,10 +122,7 @@ def two_halves(y: Any, weight: Any, classifier: bool, random_state: Any, x: Any 
     if np.unique(strata, return_counts=True)[1].min() < 2:
         return None
     splitter = (StratifiedKFold if stratified else KFold)(2, shuffle=True, random_state=random_state)
-    return [
-        Split(_members(rows, copies, train), _members(rows, copies, held))
-        for train, held in splitter.split(strata, strata)
-    ]
+    return _as_rows(rows, copies, splitter.split(strata, strata))
 
 
 def default_folds(y: Any, classifier: bool) -> int:
@@ -136,8 +137,8 @@ def split_rows(
     cv: Any, x: Any, y: Any, params: Mapping[str, Any], weight: NDArray[np.float64] | None = None
 ) -> list[Split]:
     """The folds of a splitter, checked; of our own one those of the rows that have weight."""
-    if isinstance(cv, OneSplit):
-        return check_splits([cv.of(x, y, weight)], _num_samples(x))
+    if isinstance(cv, RandomSplits):
+        return check_splits(cv.of(x, y, weight), _num_samples(x))
     n_splits = cv.get_n_splits(x, y, **params)
     splits = check_splits(list(cv.split(x, y, **params)), _num_samples(x))
     if len(splits) != n_splits:
