@@ -114,7 +114,9 @@ def means(rows, column, kind):
 def verdict(holds):
     """The sets and ways of copying that miss a bar."""
     missed = [f"{name}, {model}" for name, row in holds.iterrows() for model, ok in row.items() if not ok]
-    return f"* {int(holds.to_numpy().sum())} of {holds.size} hold" + (f"; missed: {'; '.join(missed)}" if missed else "")
+    return f"* {int(holds.to_numpy().sum())} of {holds.size} hold" + (
+        f"; missed: {'; '.join(missed)}" if missed else ""
+    )
 
 
 def report(rows):
@@ -127,7 +129,11 @@ def report(rows):
 
     coverage = means(rows, "coverage", "HypernetRegressor")
     low, high = COVERAGE_BAR
-    add(f"HypernetRegressor: coverage of 90 % intervals ({low} to {high})", coverage, (coverage >= low) & (coverage <= high))
+    add(
+        f"HypernetRegressor: coverage of 90 % intervals ({low} to {high})",
+        coverage,
+        (coverage >= low) & (coverage <= high),
+    )
     for kind in ("HypernetClassifier", "MLPRegressor", "MLPClassifier"):
         losses = means(rows, "score", kind)
         ratio = losses.div(losses["distinct"], axis=0)

@@ -27,7 +27,7 @@ CONTRACTION = 0.1
 # Conjugate gradients take at most this many steps where the last step was longer than the share FAR, or not full.
 FAR, CG_FAR = 0.1, 20
 # Share of the way to where the loss becomes infinite that a step goes at most.
-INSIDE = 0.99
+INSIDE = 0.25
 # Relative rounding error of the objective, generously.
 ROUNDING = 3e-14
 # Steps in a row that lower the objective by no more than its rounding error, after which a fold ends.
@@ -201,7 +201,7 @@ def convex(hessian: Hessian, objective: InnerObjective, exact: Tensor) -> Hessia
 def inside(objective: InnerObjective, point: Point, d: Tensor) -> Tensor:
     """The share of a step after which the loss is still finite, (..., K).
 
-    A scale that is best at zero is approached by a factor of 100 a step, where halving steps would take its digits' time.
+    A scale that is best at zero is approached by a quarter a step, which leaves the coefficients the time to follow.
     """
     reach = objective.problem.loss.reach(point.f, objective.problem.outputs(d))
     return torch.ones_like(point.value) if reach is None else (INSIDE * reach).clamp(max=1.0)
