@@ -166,10 +166,8 @@ def encode_network(
     n_rows = _most_rows(encoded.train)
     batches = n_batches(n_rows, recipe.batch_size)
     # Without shuffling, batches are those of the user's own order.
-    if adapter.weighs_copies and (recipe.shuffle or batches == 1):
-        distinct = _distinct(encoded, sample_weight)
-    else:
-        distinct = Distinct(encoded, np.arange(encoded.train.shape[1]), sample_weight)
+    merges = adapter.weighs_copies and (recipe.shuffle or batches == 1)
+    distinct = _distinct(encoded, sample_weight, merges)
     rows = distinct.encoded
     if _most_rows(rows.train) < n_rows:  # as many batches an epoch: with their mean weight alpha keeps its meaning
         recipe = replace(recipe, batch_size=-(-_most_rows(rows.train) // batches))
@@ -189,27 +187,41 @@ def encode_network(
         decays=Decays(granularity.index(network)),
         counts=None if distinct.counts is None else to_tensor(distinct.counts),
         recipe=recipe,
+        kinds=None if distinct.kinds is None else from_numpy(distinct.kinds),
     )
     return NetworkEncoding(problem, rows.missing, adapter, distinct.rows)
 
 
 class Distinct(NamedTuple):
-    """Rows of all folds, their numbers in the data, and how many rows each is as evidence (None: one)."""
+    """Rows of all folds, with or without copies among them.
+
+    `rows` are their numbers in the data, `counts` how many rows each is as evidence (None: one), and `kinds` has equal
+    numbers for copies (None: there are none).
+    """
 
     encoded: EncodedRows
     rows: NDArray[np.intp]
     counts: Array | None
+    kinds: NDArray[np.intp] | None = None
 
 
-def _distinct(encoded: EncodedRows, sample_weight: Array | None) -> Distinct:
-    """Copies as one row with their weight, in training and in validation; the order as `find_copies` says."""
+def _distinct(encoded: EncodedRows, sample_weight: Array | None, merges: bool) -> Distinct:
+    """Copies as one row with their weight, in training and in validation; the order as `find_copies` says.
+
+    Unless it `merges`: then copies are numbered. Rows of cells are no copies, and stay as they are.
+    """
     matrices, targets, train, validation, missing = encoded
     there = np.flatnonzero((train > 0).any(axis=0) | (validation > 0).any(axis=0))
     weight = np.ones(len(there)) if sample_weight is None else sample_weight[there]
     parts = [m[there] for m in matrices], [y[there] for y in (targets if targets.ndim == 3 else [targets])]
     copies = find_copies(*parts, weight)
-    if copies.none:
-        return Distinct(encoded, np.arange(train.shape[1]), sample_weight)
+    as_they_are = Distinct(encoded, np.arange(train.shape[1]), sample_weight)
+    if copies.none or copies.cells:
+        return as_they_are
+    if not merges:
+        kinds = np.zeros(train.shape[1], dtype=np.intp)
+        kinds[there] = copies.index
+        return as_they_are._replace(kinds=kinds if len(copies.first) < len(there) else None)
     first = there[copies.first]
 
     def added(values: Array) -> Array:

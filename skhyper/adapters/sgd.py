@@ -1,8 +1,8 @@
 """SGDRegressor and SGDClassifier with smooth losses: (1/n) sum_i s_i l_i + alpha/2 |w|^2 with n rows.
 
-n counts rows, whatever they weigh, and so alpha is in the unit of a row's weight. All folds are given the mean weight of
-all rows, whichever they hold themselves: then alpha says the same to each of them, and a row of weight 3 is three rows
-of weight 1, but for the factor by which the mean weight multiplies alpha.
+n counts rows, whatever they weigh, and so alpha is in the unit of a row's weight. All folds are given the mean weight
+of all rows, whichever they hold themselves: then alpha says the same to each of them, and a row of weight 3 is three
+rows of weight 1, but for the factor by which the mean weight multiplies alpha.
 
 The settings of the descent (learning rate, averaging, early stopping) do not change what it descends to; they are not
 read.

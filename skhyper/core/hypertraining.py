@@ -100,8 +100,14 @@ def global_decays(decays: Decays) -> Decays:
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
-    """Which held-out rows judge finer decays: a random share of the rows that have weight, (n,) bool."""
+    """Which held-out rows judge finer decays: a random share of the rows that have weight, (n,) bool.
+
+    Copies of a row do or do not.
+    """
     generator = torch.Generator().manual_seed(seed)
+    if problem.kinds is not None:
+        drawn = torch.rand(int(problem.kinds.max()) + 1, generator=generator, dtype=torch.float64)
+        return drawn[problem.kinds] < JUDGED
     exists = ((problem.train > 0) | (problem.validation > 0)).any(0)
     drawn = torch.rand(int(exists.sum()), generator=generator, dtype=torch.float64)
     return torch.zeros_like(exists).masked_scatter(exists, drawn < JUDGED)
