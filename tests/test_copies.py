@@ -248,7 +248,7 @@ def test_six_copies_of_every_row_leave_the_intervals_honest():
         return x @ [1.0, -2.0, 0.5, 0.0] + random.standard_normal(len(x))
 
     y, truth = target(X), target(new)
-    model = HypernetRegressor((20,), n_estimators=2, random_state=0).fit(np.tile(X, (6, 1)), np.tile(y, 6))
+    model = HypernetRegressor(n_estimators=2, random_state=0).fit(np.tile(X, (6, 1)), np.tile(y, 6))
     low, high = model.predict_interval(new, 0.9).T
     assert 0.85 < np.mean((low <= truth) & (truth <= high)) < 0.95
     best = -0.5 * np.log(2 * np.pi) - 0.5  # the log density of the truth
