@@ -121,8 +121,9 @@ def verdict(holds):
 
 def report(rows):
     """Tables and bars."""
-    seeds = rows.groupby(["set", "model"]).size().max() if len(rows) else 0
-    lines = ["# Copies of rows", "", f"Means over {seeds} seeds, {N_NEW} new rows each.", ""]
+    counts = rows.groupby("set", sort=False)["split"].nunique()
+    seeds = ", ".join(f"{name}: {n}" for name, n in counts.items())
+    lines = ["# Copies of rows", "", f"Means over seeds, {N_NEW} new rows each. Seeds by set: {seeds}.", ""]
 
     def add(title, table, holds):
         lines.extend([f"## {title}", "", markdown(table), "", verdict(holds.drop(columns="distinct")), ""])
