@@ -229,6 +229,7 @@ def test_a_score_that_fails_is_an_error_or_the_error_score():
     assert ours.best_score_ == -1.0
 
 
+@pytest.mark.filterwarnings("ignore:Alpha was still moving")
 def test_a_neural_network_says_that_its_loss_decides():
     ours = search(MLPClassifier((3,), max_iter=5, random_state=0), "accuracy", cv=0.3).fit(X[:60], Y[:60])
     assert ours.selection_metric_ == "loss"

@@ -257,6 +257,7 @@ def test_integer_weights_are_repeated_rows(estimator):
     np.testing.assert_allclose(weighted.best_estimator_.coef_, repeated.best_estimator_.coef_, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:The best alpha lies on a bound")
 def test_the_validation_rows_of_a_fold_do_not_touch_its_weights():
     splits = list(KFold(3).split(X))
     changed = Y.copy()
@@ -345,6 +346,7 @@ def test_a_class_without_training_rows_is_masked_with_a_warning():
         search(LogisticRegression(), cv=splits, error_score="raise").fit(XC, YC)
 
 
+@pytest.mark.filterwarnings("ignore:The search had taken all of its steps")
 def test_free_decays_are_counted_and_guarded():
     ours = search(shrinkage=0.3, cv=2, max_iter=5).fit(X[:60, :3], Y[:60])
     assert ours.shrinkage_ == 0.3

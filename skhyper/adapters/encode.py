@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, from_numpy
 
 from ..boundary import (
@@ -23,6 +24,10 @@ from ..core.networks import LinearNetwork
 from ..core.problem import Problem
 from .base import Adapter, Array, Solution
 
+# Distance of a column's mean from zero, in its standard deviations, beyond which the mean is taken from the column: the
+# outputs would lose as many digits.
+FAR = 1e3
+
 
 @dataclass(frozen=True)
 class LinearEncoding:
@@ -35,11 +40,14 @@ class LinearEncoding:
         The value of the constant column that stands for a penalised intercept.
     missing : dict of int to list
         For each fold, classes without training rows; their validation rows do not count.
+    centre : array of shape (p,) or None
+        What was taken from the columns; the intercept makes up for it.
     """
 
     problem: Problem
     column: float | None
     missing: dict[int, list[Any]]
+    centre: Array | None = None
 
     def solution(
         self,
@@ -53,6 +61,8 @@ class LinearEncoding:
         if self.column is not None:
             intercepts = self.column * coefficients[-1]
             coefficients = coefficients[:-1]
+        if self.centre is not None:
+            intercepts = intercepts - self.centre @ coefficients
         if columns is not None:
             coefficients = coefficients[columns]
         return Solution(coefficients, intercepts, constants, n_iter)
@@ -102,10 +112,13 @@ def encode_linear(
     column = adapter.column(estimator)
     if column is not None:
         matrices = [with_column(m, column) for m in matrices]
+    intercept = bool(getattr(estimator, "fit_intercept", True)) and column is None
+    centre = _far(matrices[0]) if intercept else None
+    if centre is not None:
+        matrices = [m - centre for m in matrices]
     design = make_design(matrices if isinstance(x, list) else matrices[0])
     n_outputs = rows.targets.shape[-1]
     loss = adapter.loss(estimator, n_outputs)
-    intercept = bool(getattr(estimator, "fit_intercept", True)) and column is None
     network = LinearNetwork(design.n_columns, n_outputs, intercept, loss.n_constants)
     n_free = network.n_weights - network.n_coefficients
     problem = Problem(
@@ -119,7 +132,16 @@ def encode_linear(
         decays=make_decays(granularity, design.n_columns - (column is not None), n_outputs, n_free, column is not None),
         counts=rows.counts,
     )
-    return LinearEncoding(problem, column, rows.missing)
+    return LinearEncoding(problem, column, rows.missing, centre)
+
+
+def _far(x: Any) -> Array | None:
+    """The means of columns that are far from zero, zeros for the others; None where no column is, or x is sparse."""
+    if sparse.issparse(x):
+        return None
+    mean = x.mean(axis=0)
+    away = np.abs(mean) > FAR * x.std(axis=0)
+    return np.where(away, mean, 0.0) if away.any() else None
 
 
 class EncodedRows(NamedTuple):

@@ -38,6 +38,8 @@ class NetworkSolution(NamedTuple):
 class _MLPAdapter(NetworkAdapter):
     """What the two have in common."""
 
+    weighs_copies = True
+
     def check(self, estimator: Any) -> None:
         estimator._validate_params()
         if estimator.solver == "lbfgs":

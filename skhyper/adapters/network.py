@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, from_numpy
 
-from ..boundary import Granularity, Split, make_design, to_tensor
+from ..boundary import Granularity, Split, make_design, to_numpy, to_tensor
+from ..copies import find_copies
 from ..core.decays import Decays
 from ..core.losses import Loss
 from ..core.main_network import MainNetwork
@@ -20,7 +21,7 @@ from ..core.problem import NetworkProblem
 from ..core.recipe import Recipe
 from ..core.training import n_batches
 from .base import Adapter, Array
-from .encode import encode_rows
+from .encode import EncodedRows, encode_rows
 
 # Entries of a sparse matrix that are turned into a dense one: networks are trained on dense batches.
 MAX_DENSE = 2**28
@@ -32,6 +33,7 @@ class NetworkAdapter(Adapter, ABC):
     fixed_columns: ClassVar[bool] = False  # whether the number of columns is the network's own
     length: ClassVar[str] = "max_iter"  # the estimator's parameter for the epochs of a plain fit,
     rate: ClassVar[str] = "learning_rate_init"  # and for the rate of its steps
+    weighs_copies: ClassVar[bool] = False  # whether a row twice in a batch is the row once, with twice the weight
 
     @abstractmethod
     def network(self, estimator: Any, n_features: int, n_outputs: int) -> MainNetwork:
@@ -156,14 +158,21 @@ def encode_network(
     classes: NDArray[Any] | None = None,
 ) -> NetworkEncoding:
     """The bilevel problem of a network; parameters are those of `encode_linear`."""
-    rows = encode_rows(adapter, estimator, x, y, splits, sample_weight, classes)
-    matrices = [_dense(m) for m in rows.matrices]
-    design = make_design(matrices if isinstance(x, list) else matrices[0])
+    encoded = encode_rows(adapter, estimator, x, y, splits, sample_weight, classes)
+    encoded = encoded._replace(matrices=[_dense(m) for m in encoded.matrices])
+    recipe = adapter.recipe(estimator)
+    n_rows = _most_rows(encoded.train)
+    batches = n_batches(n_rows, recipe.batch_size)
+    # Without shuffling, batches are those of the user's own order.
+    merges = adapter.weighs_copies and (recipe.shuffle or batches == 1)
+    distinct = _distinct(encoded, sample_weight, merges)
+    rows = distinct.encoded
+    if _most_rows(rows.train) < n_rows:  # as many batches an epoch: with their mean weight alpha keeps its meaning
+        recipe = replace(recipe, batch_size=-(-_most_rows(rows.train) // batches))
+    design = make_design(rows.matrices if isinstance(x, list) else rows.matrices[0])
     network = adapter.network(estimator, design.n_columns, rows.targets.shape[-1])
     n_outputs = network.n_outputs
     more = [(0, 0)] * (rows.targets.ndim - 1) + [(0, n_outputs - rows.targets.shape[-1])]
-    recipe = adapter.recipe(estimator)
-    batches = n_batches(int((rows.train > 0).sum(axis=1).max()), recipe.batch_size)
     loss, outer_loss = adapter.losses(estimator, y[0] if isinstance(y, list) else y, n_outputs, scoring)
     problem = NetworkProblem(
         design=design,
@@ -174,10 +183,59 @@ def encode_network(
         loss=loss,
         outer_loss=outer_loss,
         decays=Decays(granularity.index(network)),
-        counts=rows.counts,
+        counts=None if distinct.counts is None else to_tensor(distinct.counts),
         recipe=recipe,
+        kinds=None if distinct.kinds is None else from_numpy(distinct.kinds),
     )
     return NetworkEncoding(problem, rows.missing, adapter)
+
+
+class Distinct(NamedTuple):
+    """Rows of all folds, with or without copies among them.
+
+    `counts` says how many rows each is as evidence (None: one), and `kinds` has equal numbers for copies (None: there are
+    none).
+    """
+
+    encoded: EncodedRows
+    counts: Array | None
+    kinds: NDArray[np.intp] | None = None
+
+
+def _distinct(encoded: EncodedRows, sample_weight: Array | Sequence[Array] | None, merges: bool) -> Distinct:
+    """Copies as one row with their weight, in training and in validation; the order as `find_copies` says.
+
+    Unless it `merges`: then copies are numbered. Rows of cells are no copies, and stay as they are.
+    """
+    matrices, targets, train, validation, counts, missing = encoded
+    there = np.flatnonzero((train > 0).any(axis=0) | (validation > 0).any(axis=0))
+    given = np.max(sample_weight, axis=0) if isinstance(sample_weight, list) else sample_weight
+    weight = np.ones(len(there)) if given is None else given[there]
+    parts = [m[there] for m in matrices], [y[there] for y in (targets if targets.ndim == 3 else [targets])]
+    copies = find_copies(*parts, weight)
+    as_they_are = Distinct(encoded, None if counts is None else to_numpy(counts))
+    if copies.none or copies.cells:
+        return as_they_are
+    if not merges:
+        kinds = np.zeros(train.shape[1], dtype=np.intp)
+        kinds[there] = copies.index
+        return as_they_are._replace(kinds=kinds if len(copies.first) < len(there) else None)
+    first = there[copies.first]
+
+    def added(values: Array) -> Array:
+        """Of all copies together, the smallest first: sums do not depend on the order of rows."""
+        order = values.argsort(kind="stable")
+        return np.bincount(copies.index[order], values[order], minlength=len(first))
+
+    by_fold = [np.stack([added(row) for row in part[:, there]]) for part in (train, validation)]
+    judged = (validation[:, there] > 0).any(axis=0)
+    merged = EncodedRows([m[first] for m in matrices], targets[..., first, :], *by_fold, None, missing)
+    return Distinct(merged, added(weight * judged))
+
+
+def _most_rows(train: Array) -> int:
+    """Training rows of the largest fold."""
+    return int((train > 0).sum(axis=1).max())
 
 
 def _dense(x: Any) -> Any:

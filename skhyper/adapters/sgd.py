@@ -1,5 +1,9 @@
 """SGDRegressor and SGDClassifier with smooth losses: (1/n) sum_i s_i l_i + alpha/2 |w|^2 with n rows.
 
+n counts rows, whatever they weigh, and so alpha is in the unit of a row's weight. All folds are given the mean weight
+of all rows, whichever they hold themselves: then alpha says the same to each of them, and a row of weight 3 is three
+rows of weight 1, but for the factor by which the mean weight multiplies alpha.
+
 The settings of the descent (learning rate, averaging, early stopping) do not change what it descends to; they are not
 read.
 """
@@ -35,6 +39,14 @@ def check_sgd(estimator: Any, losses: tuple[str, ...]) -> None:
         refuse(estimator, "loss", f"it is not smooth; set loss to one of {', '.join(map(repr, losses))}.")
     if estimator.penalty != "l2":
         refuse(estimator, "penalty", "only the l2 penalty is differentiable; set penalty='l2'.")
+
+
+def mean_weights(train: NDArray[np.int64], sample_weight: Array | None) -> Array:
+    """What the losses of training rows are multiplied by in their mean."""
+    if sample_weight is None:
+        return np.full(len(train), 1 / len(train))
+    own = sample_weight[train]
+    return own * (sample_weight.mean() / max(own.sum(), np.finfo(np.float64).tiny))
 
 
 def sgd_loss(estimator: Any) -> SeparableLoss:
@@ -73,7 +85,7 @@ class SGDRegressorAdapter(RegressorAdapter):
         self, estimator: Any, y: Any, classes: Any, train: NDArray[np.int64], sample_weight: Array | None
     ) -> Targets:
         targets = super().targets(estimator, y, classes, train, sample_weight)
-        return targets._replace(rows=targets.rows / len(train))
+        return targets._replace(rows=mean_weights(train, sample_weight))
 
     def loss(self, estimator: Any, n_outputs: int) -> Loss:
         return sgd_loss(estimator)
@@ -91,9 +103,8 @@ class SGDClassifierAdapter(ClassifierAdapter):
     def targets(
         self, estimator: Any, y: Any, classes: Any, train: NDArray[np.int64], sample_weight: Array | None
     ) -> Targets:
-        rows = np.ones(len(train)) if sample_weight is None else sample_weight[train]
         by_class = class_weights(estimator.class_weight, classes, y[train])
-        return one_vs_rest(signs(y, classes), rows / len(train), by_class, y[train], classes)
+        return one_vs_rest(signs(y, classes), mean_weights(train, sample_weight), by_class, y[train], classes)
 
     def _signed(self, estimator: Any, weighted: bool) -> Loss:
         return SignedWeights(sgd_loss(estimator), zero_one=estimator.loss == "log_loss", weighted=weighted)

@@ -102,17 +102,21 @@ def global_decays(decays: Decays) -> Decays:
 
 
 def judged_rows(problem: NetworkProblem, seed: int) -> Tensor:
-    """Which held-out rows judge finer decays: a random share of them, (n,) bool.
+    """Which held-out rows judge finer decays: a random share of them, (n,) bool; copies of a row do or do not.
 
     At least one judges and one does not, so that none does where a single row is held out.
     """
     generator = torch.Generator().manual_seed(seed)
     exists = ((problem.train > 0) | (problem.validation > 0)).any(0)
-    drawn = torch.rand(int(exists.sum()), generator=generator, dtype=torch.float64)
-    place = torch.full_like(exists, torch.inf, dtype=torch.float64).masked_scatter(exists, drawn)
+    n_kinds = int(exists.sum() if problem.kinds is None else problem.kinds.max() + 1)
+    drawn = torch.rand(n_kinds, generator=generator, dtype=torch.float64)
+    if problem.kinds is None:
+        place = torch.full_like(exists, torch.inf, dtype=torch.float64).masked_scatter(exists, drawn)
+    else:
+        place = drawn[problem.kinds]
     place[~(problem.validation > 0).any(0)] = torch.inf
     n_held, n_drawn = int(place.isfinite().sum()), int((place < JUDGED).sum())
-    first = place.argsort()[: min(max(n_drawn, 1), n_held - 1)]
+    first = place.argsort(stable=True)[: min(max(n_drawn, 1), n_held - 1)]
     return torch.zeros_like(exists).index_fill(0, first, True)
 
 

@@ -56,6 +56,10 @@ class Loss(ABC):
         hessian = self.hessian(f, y)
         return lambda v: (hessian @ v[..., None])[..., 0]
 
+    def reach(self, f: Tensor, df: Tensor) -> Tensor | None:
+        """How many times df can be added to f before the loss is infinite, (...); None where it never is."""
+        return None
+
     def start(self, y: Tensor, c: Tensor) -> Tensor:
         """Constant outputs near the best ones: zeros unless the loss knows better."""
         return torch.zeros_like(_mean(y, c))
@@ -252,6 +256,10 @@ class ConcomitantHuber(Loss):
         z, sigma, inside = self._parts(f, y)
         direction = torch.stack([torch.ones_like(z), -z], -1) * (inside / sigma)[..., None]
         return direction[..., :, None] * torch.stack([torch.ones_like(z), -z], -1)[..., None, :]
+
+    def reach(self, f: Tensor, df: Tensor) -> Tensor:
+        sigma, change = f[..., 1], df[..., 1]
+        return torch.where(change < 0, -sigma / change, torch.inf).amin(-1)
 
     def start(self, y: Tensor, c: Tensor) -> Tensor:
         centre = _median(y, c)

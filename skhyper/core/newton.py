@@ -26,6 +26,8 @@ from .problem import weighted_sum
 CONTRACTION = 0.1
 # Conjugate gradients take at most this many steps where the last step was longer than the share FAR, or not full.
 FAR, CG_FAR = 0.1, 20
+# Share of the way to where the loss becomes infinite that a step goes at most.
+INSIDE = 0.25
 # Relative rounding error of the objective, generously.
 ROUNDING = 3e-14
 # Steps in a row that lower the objective by no more than its rounding error, after which a fold ends.
@@ -145,11 +147,13 @@ class Minimiser:
         """Go along a direction, as far as that helps."""
         objective, point, g, v, (done, stalled, last) = state
         d = torch.where(done[..., None] | ~now.d.isfinite(), 0.0, now.d)
+        share = inside(objective, point, d)
+        d = d * share[..., None]
         length = step_length(self.layout, d, point)
         ratio = torch.where(last.isnan(), 0.5, length / last).clamp(max=0.999)
         # A row that crosses a kink is seen only by the step after.
         to_come = (ratio / (1 - ratio)).clamp(min=0.0 if objective.problem.loss.smooth else 1.0)
-        close = now.exact & (length * torch.maximum(to_come, now.error) <= tol)
+        close = now.exact & (share == 1) & (length * torch.maximum(to_come, now.error) <= tol)
         if now.b is not None:
             turn = point.a * (point.w + d) - objective.bend(point, now.b, d) - v
             close = close & (vector_norm(turn, dim=-1) <= tol**0.5 * vector_norm(v, dim=-1))
@@ -162,7 +166,7 @@ class Minimiser:
         idle = (point.value - new.value <= ROUNDING * new.size) & (ratio >= 0.5)
         stalled = torch.where(idle, stalled + 1, 0.0)
         done = done | (stalled >= MOST_STALLED) | ((t == 0) & fresh)
-        last = torch.where(t >= 1, length, torch.nan)
+        last = torch.where((t >= 1) & (share == 1), length, torch.nan)
         g = self.layout.centre(objective.gradient(new))
         return State(objective, new, g, v, Progress(done, stalled, last))
 
@@ -192,6 +196,15 @@ def convex(hessian: Hessian, objective: InnerObjective, exact: Tensor) -> Hessia
     if b is not None:
         b = torch.where(exact[..., None], b, objective.clipped(b))
     return replace(hessian, b=b, convex=True)
+
+
+def inside(objective: InnerObjective, point: Point, d: Tensor) -> Tensor:
+    """The share of a step after which the loss is still finite, (..., K).
+
+    A scale that is best at zero is approached by a quarter a step, which leaves the coefficients the time to follow.
+    """
+    reach = objective.problem.loss.reach(point.f, objective.problem.outputs(d))
+    return torch.ones_like(point.value) if reach is None else (INSIDE * reach).clamp(max=1.0)
 
 
 def step_length(layout: Layout, d: Tensor, point: Point) -> Tensor:

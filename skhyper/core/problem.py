@@ -159,12 +159,14 @@ class NetworkProblem(Folds):
     With m batches an epoch, `train` holds sample weights divided by m: then the decays are per unit of a batch's
     weight (`core/training.py`). With a `family` the decays follow the weights, and offsets are its numbers.
     Training has the precision `dtype`, that of its batches; weights and what judges them stay in double precision.
+    Rows with the same number in `kinds` (n,) are copies of one another; None: there are none.
     """
 
     network: MainNetwork
     family: LayerFamily | None = None
     recipe: Recipe = field(default_factory=Recipe)
     dtype: torch.dtype = torch.float64
+    kinds: Tensor | None = None
 
 
 def weighted(c: Tensor, values: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def guard_search(search: Any, job: Any, free: bool, budget: Budget, reason: Stop
     outer = job.splits
     if not automatic:
         cv = resolve_cv(search.guard_cv, job.y, classifier=is_classifier(search.estimator))
-        outer = split_rows(cv, job.x, job.y, job.routed.splitter.split)
+        outer = split_rows(cv, job.x, job.y, job.routed.splitter.split, job.sample_weight)
     numbers = range(len(outer)) if automatic else [None] * len(outer)
     given = None if search.cv is None else job.cv
     folds = [(split, inner_folds(given, job.splits, split, k)) for k, split in zip(numbers, outer, strict=True)]

@@ -209,7 +209,7 @@ class BaseHypernet(ReadsRows, ABC):
         """
         again = self.warm_start and hasattr(self, "_state")
         encoded = self._encode(X, y, sample_weight, X_val, y_val, reset=not again)
-        settings = resolve_settings(self, encoded.small, len(encoded.data.x) - encoded.n_given)
+        settings = resolve_settings(self, encoded.small, encoded.n_own, encoded.n_rows)
         self._fit(encoded, settings, self._holding(encoded), again)
         return self
 
@@ -222,7 +222,7 @@ class BaseHypernet(ReadsRows, ABC):
         encoded = self._encode(X, y, sample_weight, None, None, reset=not again)
         if not again:
             self._check_first_pass(encoded.data)
-        settings = resolve_settings(self, encoded.small, len(encoded.data.x), one_pass=True)
+        settings = resolve_settings(self, encoded.small, encoded.n_own, encoded.n_rows, one_pass=True)
         self._fit(encoded, settings, Holding(), again, keep_optimizer=True)
         return self
 
@@ -230,7 +230,7 @@ class BaseHypernet(ReadsRows, ABC):
         self, encoded: Encoded, settings: Settings, holding: Holding, again: bool, keep_optimizer: bool = False
     ) -> None:
         """Train, and store what was learnt."""
-        n = len(encoded.data.x) - encoded.n_given
+        n = encoded.n_own
         with torch_session():
             job = self._job(encoded, settings, holding, [settings.alpha], again, keep_optimizer)
             with torch_session(_work(job.candidates[0], settings)):
@@ -240,7 +240,7 @@ class BaseHypernet(ReadsRows, ABC):
     def _fit_alphas(self, X: Any, y: Any, sample_weight: Any, alphas: Sequence[float]) -> list[Self]:
         """A fitted copy for each alpha, trained as one batch: all start alike and hold out the same rows."""
         encoded = self._encode(X, y, sample_weight, None, None, reset=True)
-        settings = resolve_settings(self, encoded.small, len(encoded.data.x))
+        settings = resolve_settings(self, encoded.small, encoded.n_own, encoded.n_rows)
         with torch_session():
             job = self._job(encoded, settings, self._holding(encoded), alphas)
             with torch_session(len(alphas) * _work(job.candidates[0], settings)):
@@ -289,7 +289,7 @@ class BaseHypernet(ReadsRows, ABC):
             generator = torch.Generator().manual_seed((seed + 7919 * self.t_) % (2**31 - 1))
             return generator, [Candidate(self._model, load_state(self._state))]
         generator = torch.Generator().manual_seed(seed)
-        own = Data(*(values[: len(data.x) - encoded.n_given] for values in data))
+        own = Data(*(values[: encoded.n_own] for values in data))
         noise, targets = self._noise_model(data.y.shape[1]), self._target_scaling(own)
         chooses = bool(holding.share or holding.n_given) and not encoded.small and settings.decay_from < 1
         self.t_, self._inputs_asked = 0, [self.preprocessing, self.n_frequencies]

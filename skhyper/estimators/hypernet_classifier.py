@@ -90,8 +90,8 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
         How it goes on: a short rise, level for 40 % of the updates, then down to zero along a line; or level
         throughout.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
-        power of two from 32 to 256.
+        Rows of a minibatch, at most the number of rows; of rows with copies it has the same share of the distinct ones.
+        "auto": all of them for at most 100 distinct rows, else a power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
         Passes through the rows; `patience` may end them earlier. "auto": 500 updates for at most 100 distinct rows,
         else 300 passes, but no less than 18,000 updates (60 for each row, if that is less) and no more than 36,000.
@@ -169,10 +169,14 @@ class HypernetClassifier(ClassifierMixin, PredictsProbabilities):
 
     Notes
     -----
+    Copies, rows with equal features and an equal target, are one row with the sum of their weights: no member is judged
+    by copies of what it was trained on, and integer weights equal repeated rows exactly. Rows with equal features and
+    different targets are held out each by itself. Where equal rows are cells of categorical features (at most three
+    quarters as many different X as different rows, and at most that many different y) they are independent, and each
+    member holds out some rows of a cell instead of whole cells.
+
     With at most 100 distinct rows training is full batch (unless `batch_size` says otherwise) with draws shared, on
-    rows sorted and made distinct: then integer weights equal repeated rows exactly, and the order of rows has no
-    influence. Where these are cells of categorical features (a mean weight of 4 or more, and at most three quarters as
-    many different X), each member holds out copies of rows instead of whole ones.
+    sorted rows: then the order of rows has no influence.
 
     The noise is multiplied by a factor in each layer, which follows the likelihood of held-out rows while the weights
     follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows

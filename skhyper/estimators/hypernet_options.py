@@ -32,9 +32,9 @@ LEAST_ROWS = 12
 # Held-out rows without which "auto" holds out none.
 LEAST_HELD = 2
 
-# Few distinct rows are cells, of whose copies some are held out, where they weigh so much on average and have at most
-# this share of as many different X; else whole rows are held out, whatever their weight.
-COPIES, CELLS = 4.0, 0.75
+# Copies of cells are held out one by one where weights say how many there are: where they are whole numbers, or so many
+# times the number of cells; other weights may be precisions.
+COPIES = 4.0
 
 # Numbers in a full generator above which "auto" takes low rank.
 MAX_FULL = 2**19
@@ -158,20 +158,24 @@ def resolve_inputs(estimator: Any, data: Data, chooses: bool) -> list[Inputs]:
     return [plain, periodic] if 0 < n_sinusoids <= MAX_SINUSOIDS else [plain]
 
 
-def resolve_settings(estimator: Any, small: bool, n_rows: int, one_pass: bool = False) -> Settings:
-    """How to train on n_rows rows.
+def resolve_settings(
+    estimator: Any, small: bool, n_rows: int, n_given: int | None = None, one_pass: bool = False
+) -> Settings:
+    """How to train on n_rows distinct rows, where n_given came; a batch has the same share of both.
 
     Raises
     ------
     ValueError
         If the batch size exceeds the number of rows.
     """
-    batch = estimator.batch_size
+    batch, n_given = estimator.batch_size, n_rows if n_given is None else n_given
     if batch == "auto":
         batch = n_rows if small else auto_batch(n_rows)
-    elif batch > n_rows and not one_pass:
-        kind = "distinct training rows" if small else "training rows"
-        raise ValueError(f"batch_size must be at most the number of {kind}, {n_rows}, got {batch}.")
+    elif batch > n_given and not one_pass:
+        kind = "distinct training rows" if small and n_rows == n_given else "training rows"
+        raise ValueError(f"batch_size must be at most the number of {kind}, {n_given}, got {batch}.")
+    elif n_rows < n_given:
+        batch = max(1, round(batch * n_rows / n_given))
     batch = min(int(batch), n_rows)
     per_pass = max(1, n_rows // batch)
     if one_pass:

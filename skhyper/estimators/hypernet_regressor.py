@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..boundary import check_weights
+from ..copies import find_copies
 from ..core.noise.likelihood import FixedScale, Heteroscedastic, Homoscedastic, NoiseModel
 from ..core.noise.rows import Data
 from ..core.noise.scaling import Scaling, target_scaling
@@ -104,8 +105,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         given that all targets of a row lie within: nothing changes in training. The functions of `sample_functions`
         and members' own means may lie outside.
     conformal_fraction : float or None, default=None
-        Share of the rows in (0, 1), each counted once, that is set aside from training, stopping and calibration
-        alike. `predict_interval` then gives split conformal intervals.
+        Share of the distinct rows in (0, 1), each counted once, that is set aside from training, stopping and
+        calibration alike. `predict_interval` then gives split conformal intervals.
     n_estimators : int, default=4
         M, members: networks with their own initial weights, held-out rows and prior functions.
     prior_scale : float, default=0.1
@@ -121,8 +122,8 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
         How it goes on: a short rise, level for 40 % of the updates, then down to zero along a line; or level
         throughout.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch, at most the number of rows. "auto": all of them for at most 100 distinct rows, else a
-        power of two from 32 to 256.
+        Rows of a minibatch, at most the number of rows; of rows with copies it has the same share of the distinct ones.
+        "auto": all of them for at most 100 distinct rows, else a power of two from 32 to 256.
     max_iter : int or "auto", default="auto"
         Passes through the rows; `patience` may end them earlier. "auto": 500 updates for at most 100 distinct rows,
         else 300 passes, but no less than 18,000 updates (60 for each row, if that is less) and no more than 36,000.
@@ -200,10 +201,14 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
 
     Notes
     -----
+    Copies, rows with equal features and an equal target, are one row with the sum of their weights: no member is judged
+    by copies of what it was trained on, and integer weights equal repeated rows exactly. Rows with equal features and
+    different targets are held out each by itself. Where equal rows are cells of categorical features (at most three
+    quarters as many different X as different rows, and at most that many different y) they are independent, and each
+    member holds out some rows of a cell instead of whole cells.
+
     With at most 100 distinct rows training is full batch (unless `batch_size` says otherwise) with draws shared, on
-    rows sorted and made distinct: then integer weights equal repeated rows exactly, and the order of rows has no
-    influence. Where these are cells of categorical features (a mean weight of 4 or more, and at most three quarters as
-    many different X), each member holds out copies of rows instead of whole ones.
+    sorted rows: then the order of rows has no influence.
 
     The noise of a layer is multiplied by a factor that follows the likelihood of held-out rows, while the weights
     follow that of the training rows: weights spread as far as helps on rows they have not seen. Without held-out rows
@@ -457,12 +462,19 @@ class HypernetRegressor(RegressorMixin, MultiOutputMixin, PredictsDistributions)
     def _set_aside(
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64] | None]:
-        """Numbers of the rows to train on and of those for the conformal scores, and all weights; checked first."""
+        """Numbers of the rows to train on and of those for the conformal scores, and all weights; checked first.
+
+        Copies of a row are on one side, and there they give one score.
+        """
         x, targets = self._check_rows(X, y, reset=True)
         weights = check_weights(sample_weight, x)
-        self._encode_targets(targets, reset=True)
+        targets = self._encode_targets(targets, reset=True)
         usable = np.arange(len(x)) if weights is None else np.flatnonzero(weights > 0)
-        return *set_aside(usable, float(self.conformal_fraction or 0), self.random_state), weights
+        own_weights = None if weights is None else weights[usable]
+        copies = find_copies([x[usable]], [targets[usable]], own_weights).together()
+        kinds = np.arange(len(copies.first))
+        own, aside = set_aside(kinds, float(self.conformal_fraction or 0), self.random_state)
+        return usable[copies.members(own)], usable[copies.first[aside]], weights
 
     def _refuse_conformal(self, wrong: bool, what: str) -> None:
         if wrong and self.conformal_fraction is not None:

@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from ..boundary import check_weights, plain_targets, refuse_unreadable, to_tensor
+from ..copies import find_copies
 from ..core.noise.procedure import Holding
 from ..core.noise.rows import Data
-from .hypernet_options import CELLS, COPIES, LEAST_HELD, LEAST_ROWS, SHARE, SMALL_ROWS, SMALL_SHARE
+from .hypernet_options import COPIES, LEAST_HELD, LEAST_ROWS, SHARE, SMALL_ROWS, SMALL_SHARE
 
 TEXT_HINT = (
     "Encode strings and fill missing values first: the guide has a recipe with ColumnTransformer, OneHotEncoder and "
@@ -29,6 +30,13 @@ class Encoded(NamedTuple):
     data: Data
     n_given: int  # rows at the end that the user holds out
     small: bool
+    n_rows: int  # rows with weight as they came, with all copies
+    cells: bool  # whether copies are rows of a categorical data set
+
+    @property
+    def n_own(self) -> int:
+        """Rows that are not the user's held-out ones."""
+        return len(self.data.x) - self.n_given
 
 
 class ReadsRows(BaseEstimator, ABC):
@@ -47,22 +55,32 @@ class ReadsRows(BaseEstimator, ABC):
         """Sample weights times those of the classes."""
 
     def _encode(self, x: Any, y: Any, sample_weight: Any, x_val: Any, y_val: Any, reset: bool) -> Encoded:
-        """Checked rows as tensors; those of weight zero are gone."""
+        """Checked rows as tensors, copies as one row with their weight; rows of weight zero are gone."""
         x, y = self._check_rows(x, y, reset)
         weights = check_weights(sample_weight, x)
         weights = np.ones(len(x)) if weights is None else weights
         keep = weights > 0
         x, y, weights = x[keep], y[keep], weights[keep]
         targets = self._encode_targets(y, reset)
+        copies, n_rows = find_copies([x], [targets], weights), len(x)
+        # Light cells are trained on row by row: as one row with a weight each member would need one of its own.
+        light = copies.cells and weights.sum() < COPIES * len(copies.first) and len(copies.first) > SMALL_ROWS
+        if not (copies.none or light):
+            x, y, targets, weights = (*(values[copies.first] for values in (x, y, targets)), copies.weight)
         data = Data(to_tensor(x), to_tensor(targets), to_tensor(self._row_weights(y, weights)))
         data, small = data.compact(SMALL_ROWS)
         if (x_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together, got only one of them.")
         if x_val is None:
-            return Encoded(data, 0, small)
+            return Encoded(data, 0, small, n_rows, copies.cells)
         x_val, y_val = self._check_rows(x_val, y_val, reset=False)
-        given = Data(to_tensor(x_val), to_tensor(self._encode_targets(y_val, False)), torch.ones(len(x_val)).double())
-        return Encoded(Data(*(torch.cat(pair) for pair in zip(data, given, strict=True))), len(x_val), small)
+        targets, weights = self._encode_targets(y_val, False), np.ones(len(x_val))
+        held = find_copies([x_val], [targets])
+        if not (held.none or held.cells):
+            x_val, targets, weights = x_val[held.first], targets[held.first], held.weight
+        given = Data(to_tensor(x_val), to_tensor(targets), to_tensor(weights))
+        data = Data(*(torch.cat(pair) for pair in zip(data, given, strict=True)))
+        return Encoded(data, len(x_val), small, n_rows, copies.cells)
 
     def _check_rows(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         refuse_unreadable(X=x, y=y)
@@ -104,9 +122,10 @@ class ReadsRows(BaseEstimator, ABC):
         share = self.validation_fraction
         if share == "auto":
             share = SMALL_SHARE if encoded.small else SHARE
-        heavy = encoded.small and float(data.weight.sum()) >= COPIES * n
-        copies = heavy and len(data.x.unique(dim=0)) <= CELLS * n
-        count = float(data.weight.sum()) if copies else n
+        weight, total = data.weight, float(data.weight.sum())
+        counted = total > n and bool((weight == weight.floor()).all())
+        copies = encoded.cells and (counted or total >= COPIES * n)
+        count = total if copies else n
         n_free = count - self._n_kept(data)
         enough = n_free * share >= LEAST_HELD
         if self.early_stopping is True and not enough:

@@ -380,7 +380,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         """A network's problem with two folds that hold out each other, where the folds are the search's own choice."""
 
         def encoded() -> NetworkProblem | None:
-            splits = two_halves(job.y, job.sample_weight, is_classifier(self.estimator), self.random_state)
+            splits = two_halves(job.y, job.sample_weight, is_classifier(self.estimator), self.random_state, job.x)
             if splits is None:
                 return None
             problem = self._encode(job, splits).encoding.problem
@@ -406,7 +406,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
         network = isinstance(target.adapter, NetworkAdapter | SelfTrainedAdapter)
         classifier = is_classifier(self.estimator)
         cv = resolve_cv(self.cv, y, classifier=classifier, random_state=self.random_state, network=network)
-        splits = split_rows(cv, X, y, routed.splitter.split) if splits is None else splits
+        splits = split_rows(cv, X, y, routed.splitter.split, sample_weight) if splits is None else splits
         scoring = Scoring(scorers, X, y, routed.scorer.score, self.error_score)
         twin, selection = twin_name(target, y, self.scoring, self.refit), metric_name(self.scoring, self.refit)
         by_loss = selection == LOSS or stands_for(target, twin) or isinstance(target.adapter, NetworkAdapter)
