@@ -92,7 +92,8 @@ def judge(name, kind, seed):
     path = NewtonPath(model, task.X, task.y, folds)
     with np.errstate(over="ignore", invalid="ignore"):
         best, grid_loss = grid_minimum(path)
-        found_loss, constant = float(path(np.array([alpha]))[0]), path.constant
+        way = np.geomspace(max(10 * path.largest, alpha), alpha, N_GRID // COARSE)
+        found_loss, constant = float(path(way)[-1]), path.constant
     theirs = [by_scikit_learn(model, task.X, task.y, folds, a) for a in (alpha, best)]
     ours = (found_loss, grid_loss)
     pairs = list(zip(theirs, ours, strict=True))

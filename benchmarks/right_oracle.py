@@ -28,6 +28,8 @@ from sklearn.linear_model import (
 from sklearn.svm import LinearSVC, LinearSVR
 
 EPSILON = 0.1  # of LinearSVR
+# Newton's decrement relative to the objective at which it ends, and which it has to reach.
+EXACT, CLOSE = 1e-11, 1e-8
 
 
 class Curve(NamedTuple):
@@ -307,14 +309,13 @@ class _Huber:
 def _path(problem, alphas, held_out):
     """Newton's method with backtracking for each alpha in turn; nan where it did not converge."""
     v, losses = problem.start(), []
-    enough = 1e-14 * abs(problem.value(v, 0.0))
     for alpha in alphas:
-        v, converged = _newton(problem, v, alpha, enough)
+        v, converged = _newton(problem, v, alpha)
         losses.append(held_out(v) if converged else np.nan)
     return np.array(losses)
 
 
-def _newton(problem, v, alpha, enough, max_iter=60):
+def _newton(problem, v, alpha, max_iter=100):
     value = problem.value(v, alpha)
     for _ in range(max_iter):
         gradient, hessian = problem.derivatives(v, alpha)
@@ -322,7 +323,7 @@ def _newton(problem, v, alpha, enough, max_iter=60):
         scaled = hessian * scale[:, None] * scale
         step = -scale * _solve(scaled, scale * gradient)
         slope = gradient @ step
-        if -slope <= enough:
+        if -slope <= EXACT * abs(value):
             return v, True
         t = 1.0
         while t > 1e-12:
@@ -332,7 +333,7 @@ def _newton(problem, v, alpha, enough, max_iter=60):
                 break
             t /= 2
         else:
-            return v, -slope <= 1e7 * enough
+            return v, -slope <= CLOSE * abs(value)
         v, value = v + t * step, new
     return v, False
 

@@ -26,7 +26,7 @@ from skhyper.estimators.search import HyperTrainingSearchCV
 from skhyper.estimators.splits import two_halves
 
 # Short searches, whose alpha is still moving when they end; tests/test_network_endings.py has what is said of that.
-pytestmark = pytest.mark.filterwarnings("ignore:HyperTrainingSearchCV. alpha was still moving")
+pytestmark = pytest.mark.filterwarnings("ignore:Alpha was still moving")
 
 XC, YC = load_iris(return_X_y=True)
 XC = StandardScaler().fit_transform(XC)

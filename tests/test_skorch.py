@@ -23,7 +23,7 @@ from skhyper.algorithms import NETWORK_ALGORITHMS
 from skhyper.estimators.search import HyperTrainingSearchCV
 
 # Short searches, whose alpha is still moving when they end; tests/test_network_endings.py has what is said of that.
-pytestmark = pytest.mark.filterwarnings("ignore:HyperTrainingSearchCV. alpha was still moving")
+pytestmark = pytest.mark.filterwarnings("ignore:Alpha was still moving")
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 4)).astype(np.float32)

@@ -193,8 +193,8 @@ def encode_network(
 class Distinct(NamedTuple):
     """Rows of all folds, with or without copies among them.
 
-    `counts` says how many rows each is as evidence (None: one), and `kinds` has equal numbers for copies (None: there are
-    none).
+    `counts` says how many rows each is as evidence (None: one), and `kinds` has equal numbers for copies (None: there
+    are none).
     """
 
     encoded: EncodedRows

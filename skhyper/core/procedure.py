@@ -20,7 +20,7 @@ from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
-from .scan import Grid, Points, Scan, scan
+from .scan import Grid, Points, Scan, Valley, scan
 from .selection import STANDARD_ERRORS
 from .wide import first_alphas, shrunk, unit_scale
 
@@ -131,7 +131,9 @@ class _Procedure:
         found = self._look(self.response)
         self.curvature = found.lowest.curvature
         try:
-            self._keep("global alpha", self._refine(self.response, "global alpha", found), 1, found.points)
+            self._keep(
+                "global alpha", self._refine(self.response, "global alpha", found, self._step_tol), 1, found.points
+            )
         finally:
             if self.ends:
                 self.s2 = unit_scale(self.problem, self.ends[0], self.ends[0].w)
@@ -145,25 +147,42 @@ class _Procedure:
         n_folds = response.problem.n_folds
         return found._replace(valleys=[valley._replace(w=valley.w.expand(n_folds, -1)) for valley in found.valleys])
 
-    def _refine(self, response: BestResponse, name: str, found: Scan) -> Stage:
-        """From each valley of the global alpha that may be the lowest down to its minimum; the lowest of these."""
+    def _refine(self, response: BestResponse, name: str, found: Scan, accuracy: float) -> Stage:
+        """From each valley of the global alpha that may be the lowest down to its minimum; the lowest of these.
+
+        The first evaluations show which valleys there are: a scan's weights are rough.
+        """
         objective, best = self._objective(response), Stage()
-        for valley in found.valleys[:MOST_VALLEYS]:
-            if valley.bound > best.value:
+        for value, known, valley in self._starts(response, objective, found.valleys[:MOST_VALLEYS], accuracy):
+            if value - (valley.value - valley.bound if value <= valley.value + valley.error else 0.0) > best.value:
                 continue
-            starts = (valley.log_alpha, torch.tensor(valley.point, dtype=torch.float64))
-            for start in starts[: 1 + bool(valley.log_alpha != valley.point)]:
-                hyper = Hyper(start, torch.tensor(2.0, dtype=torch.float64))
-                proposals = QuasiNewton(hyper, objective, self.bounds, self.plan.tol, valley.curvature)
-                end = self._run(response, name, proposals, objective, valley.w, self._step_tol)
-                end.n_iter += best.n_iter
-                best = end if best.best is None or end.value < best.value else best
-                if end.stop_reason in ENDED:
-                    best.stop_reason = end.stop_reason
-                    return best
-                if end.value <= valley.value + abs(valley.value - valley.bound):
-                    break
+            proposals = QuasiNewton(known.hyper, objective, self.bounds, self.plan.tol, valley.curvature)
+            end = self._run(response, name, proposals, objective, valley.w, accuracy, known=known)
+            if best.best is None or end.value < best.value:
+                best = end
+            if end.stop_reason in ENDED:
+                best.stop_reason = end.stop_reason
+                break
         return best
+
+    def _starts(
+        self, response: BestResponse, objective: Objective, valleys: list[Valley], accuracy: float
+    ) -> list[tuple[float, Evaluation, Valley]]:
+        """The minima of valleys by interpolation, or their lowest points where these are lower; ascending in value."""
+        two, s2 = torch.tensor(2.0, dtype=torch.float64), self.s2[: response.problem.n_folds]
+
+        def evaluated(log_alpha: Tensor, valley: Valley) -> tuple[float, Evaluation, Valley]:
+            known = response.evaluate(Hyper(log_alpha, two), s2, valley.w, accuracy)
+            value = objective.value(known.value, None)
+            return value if math.isfinite(value) else math.inf, known, valley
+
+        starts = []
+        for valley in valleys:
+            start = evaluated(valley.log_alpha, valley)
+            if start[0] > valley.value + valley.error:
+                start = min(start, evaluated(two.new_tensor(valley.point), valley), key=lambda each: each[0])
+            starts.append(start)
+        return sorted(starts, key=lambda each: each[0])
 
     @property
     def _step_tol(self) -> float:
@@ -293,7 +312,7 @@ class _Procedure:
 
         def tune_one(part: BestResponse, t: int, start: Tensor | None) -> Tensor:
             if start is None:
-                end = self._refine(part, f"{name}: {t}", self._look(part, f", output {t}"))
+                end = self._refine(part, f"{name}: {t}", self._look(part, f", output {t}"), STEP_TOL)
             else:
                 hyper, objective = shared.hyper._replace(log_alpha=start), self._objective(part)
                 proposals = QuasiNewton(hyper, objective, self.bounds, self.plan.tol, self.curvature)
@@ -406,7 +425,7 @@ class _Procedure:
         known: Evaluation | None = None,
     ) -> Stage:
         """The loop; where evaluations are dear, they are as accurate as the hypergradient's size asks for."""
-        loosest = 0.0 if self.response.scans else LOOSEST
+        loosest = 0.0 if accuracy <= STEP_TOL else LOOSEST
         s2 = self.s2[: response.problem.n_folds] if s2 is None else s2
         return run(
             response,

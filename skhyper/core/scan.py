@@ -40,6 +40,7 @@ class Valley(NamedTuple):
     w: Tensor  # weights there, (K, n_weights)
     log_alpha: Tensor  # where the minimum lies by interpolation, ()
     curvature: float  # second derivative of the objective there; 0 where it is not known
+    error: float  # of the value
     bound: float  # the objective of the valley is not below this, as far as its points tell
 
 
@@ -86,7 +87,7 @@ def scan(
     """
     points, bounds, exponent, path, patience, keep = grid
     asked: list[Points] = []
-    step = points[0] - points[1]
+    step, flat = points[0] - points[1], FLAT if objective.log_scale else FLAT_LOSS
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
     at_once = response.capacity >= len(todo)
     start = path if path is not None and len(path) == len(todo) else None
@@ -105,10 +106,15 @@ def scan(
         order = torch.cat([log_alpha, part]).argsort(descending=True)
         log_alpha, values = torch.cat([log_alpha, part])[order], torch.cat([values, new])[order]
         weights = [[*weights, *w][i] for i in order]
+        if beyond:
+            kept = _falling(values, int((log_alpha > part.max()).sum()), len(part), flat)
+            if len(kept) < len(values):
+                todo, before = todo[:0], -math.inf
+            log_alpha, values, weights = log_alpha[kept], values[kept], [weights[i] for i in kept]
         lowest = int(values.argmin())
         # The last point may turn out to be a minimum yet, and the others no more.
-        kept = {*_minima(values), len(values) - 1}
-        weights = [w if i in kept else None for i, w in enumerate(weights)]
+        low = {*_minima(values), len(values) - 1}
+        weights = [w if i in low else None for i, w in enumerate(weights)]
         try:
             journal.scanned(stage, part, losses, new, exponent)
         except OutOfBudget:  # what is known by now is refined once, so that there is a model to keep
@@ -117,7 +123,7 @@ def scan(
         lost = len(finite) and float(finite[-1] - log_alpha[-1]) >= LOST
         if len(todo) and (lost or float(log_alpha[lowest] - log_alpha[-1]) >= patience):
             todo = todo[:0]
-        if not len(todo) and before - float(values[lowest]) > (FLAT if objective.log_scale else FLAT_LOSS):
+        if not len(todo) and before - float(values[lowest]) > flat:
             beyond, before = max(1, 2 * beyond), float(values[lowest])
             todo = _beyond(log_alpha, lowest, step * torch.arange(1, beyond + 1), bounds)
             start = _known(weights[lowest])[None]
@@ -125,6 +131,22 @@ def scan(
     found.sort(key=lambda valley: valley.value)
     every = reduce(Points.join, asked) if asked else None
     return Scan(found, float(values.max() - values.min()), whole, every)
+
+
+def _falling(y: Tensor, first: int, n: int, flat: float) -> list[int]:
+    """The points but those beyond where a curve that falls towards an end has become flat.
+
+    The n points from `first` are those that were added there: it is the upper end if `first` is 0, else the lower one.
+    """
+    every = list(range(len(y)))
+    if first == 0:
+        gains = (y[1 : n + 1] - y[:n]).flip(0) if len(y) > n else y.new_zeros(0)
+    else:
+        gains = y[first - 1 : first - 1 + n] - y[first : first + n]
+    flats = (gains <= flat).nonzero()[:, 0].tolist()
+    if not flats:
+        return every
+    return every[n - 1 - flats[0] :] if first == 0 else every[: first + flats[0] + 1]
 
 
 def _minima(y: Tensor) -> list[int]:
@@ -146,7 +168,7 @@ def _valley(x: Tensor, y: Tensor, i: int, w: Tensor, log_scale: bool) -> Valley:
     log_alpha, curvature, depth = _vertex(x, y, i)
     value = float(y[i])
     error = ROUGH * (1.0 if log_scale else abs(value))
-    return Valley(float(x[i]), value, w, log_alpha, curvature, value - 2 * depth - error)
+    return Valley(float(x[i]), value, w, log_alpha, curvature, error, value - 2 * depth - error)
 
 
 def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:
