@@ -142,11 +142,13 @@ def test_a_random_split_of_ours_keeps_copies_together(classifier, form, cv):
     X, y = X[rows], labels_of(y)[rows] if classifier else y[rows]
     for seed in range(3):
         splitter = resolve_cv(cv, y, classifier=classifier, random_state=seed, network=True)
-        ((train, held),) = split_rows(splitter, form(X), y, {})
-        assert sorted([*train, *held]) == list(range(len(y)))
-        assert no_row_on_both_sides(X, y, train, held)
-        n_held = len(np.unique(X[held], axis=0))
-        assert n_held == np.ceil((cv or 0.2) * 90)
+        splits = split_rows(splitter, form(X), y, {})
+        assert len(splits) == (3 if cv is None else 1)
+        for train, held in splits:
+            assert sorted([*train, *held]) == list(range(len(y)))
+            assert no_row_on_both_sides(X, y, train, held)
+            n_held = len(np.unique(X[held], axis=0))
+            assert n_held == np.ceil((cv or 0.2) * 90)
 
 
 @pytest.mark.parametrize("classifier", [False, True])
@@ -165,8 +167,8 @@ def test_a_class_whose_rows_are_copies_of_one_is_on_one_side():
     X[:20] = 7.0
     for cv in (None, 0.3):
         splitter = resolve_cv(cv, y, classifier=True, random_state=0, network=True)
-        ((train, held),) = split_rows(splitter, X, y, {})
-        assert no_row_on_both_sides(X, y, train, held)
+        for train, held in split_rows(splitter, X, y, {}):
+            assert no_row_on_both_sides(X, y, train, held)
     assert two_halves(y, None, True, 0, X) is None
 
 
@@ -175,10 +177,11 @@ def test_weights_and_copies_give_the_same_split():
     times[:7] = 0
     rows = rows[times[rows] > 0]
     splitter = resolve_cv(None, y, classifier=False, random_state=0, network=True)
-    ((train, held),) = split_rows(splitter, X, y, {}, times.astype(float))
-    ((copied_train, copied_held),) = split_rows(splitter, X[rows], y[rows], {})
-    assert set(rows[copied_train]) == set(train)
-    assert set(rows[copied_held]) == set(held)
+    weighted = split_rows(splitter, X, y, {}, times.astype(float))
+    copied = split_rows(splitter, X[rows], y[rows], {})
+    for (train, held), (copied_train, copied_held) in zip(weighted, copied, strict=True):
+        assert set(rows[copied_train]) == set(train)
+        assert set(rows[copied_held]) == set(held)
 
 
 @pytest.mark.parametrize("cv", [3, 5, KFold(4)])
@@ -398,6 +401,7 @@ def ten_rows_twenty_times(p):
     return X[rows], y[rows]
 
 
+@pytest.mark.filterwarnings("ignore:The weights of the inner problem did not converge")
 @pytest.mark.parametrize("p", [5, 8, 10])
 def test_huber_searches_of_ten_rows_twenty_times_are_quick(p, evaluations):
     """Where a plane goes through most rows the scale is best at zero, which it was once halved to."""
@@ -405,6 +409,7 @@ def test_huber_searches_of_ten_rows_twenty_times_are_quick(p, evaluations):
     assert len(evaluations) < 6000
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 20.0])
 def test_the_scale_of_huber_regression_does_not_run_ahead_of_its_coefficients(alpha):
     X, y = ten_rows_twenty_times(5)

@@ -77,6 +77,7 @@ def test_no_decision_reads_the_guard():
     ],
     ids=["family alone", "off", "no refit", "one split", "no time"],
 )
+@pytest.mark.filterwarnings("ignore:The search had taken all of its steps")
 def test_without_a_guard_the_score_is_nan_and_says_why(settings, reason):
     ours = search(**settings).fit(X, Y)
     assert np.isnan(ours.guard_score_)

@@ -29,6 +29,13 @@ from skhyper.core.losses import TweedieLog
 from skhyper.core.result import StopReason
 from skhyper.displays import BestResponseDisplay
 
+# Short searches, and alphas that are held: tests/test_right.py and test_network_endings.py have what is said of these.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Alpha was still moving"),
+    pytest.mark.filterwarnings("ignore:The search had taken all of its steps"),
+    pytest.mark.filterwarnings("ignore:The best alpha lies on a bound"),
+]
+
 X, Y = make_regression(100, 6, n_informative=3, noise=10.0, random_state=0)
 LABELS = (Y > 0).astype(int)
 
@@ -121,7 +128,7 @@ def test_dense_truths_of_somewhat_wide_data_keep_their_weak_decays():
     assert ours.score(x_test, y_test) > 0.99
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-90])
+@pytest.mark.parametrize("scale", [0.0, 1e-60])
 def test_wide_columns_without_a_size_leave_the_family_alone(scale):
     x = scale * np.random.default_rng(0).standard_normal((20, 60))
     y = np.random.default_rng(1).standard_normal(20)
@@ -152,7 +159,7 @@ def test_a_plain_pipeline_of_a_familys_far_alpha_fits():
     """The family's own alpha may lie on a bound while its decays do not: the pipeline's has their size."""
     x, y = make_regression(60, 6, n_informative=3, noise=20, random_state=2)
     poisson = PoissonRegressor(max_iter=10_000, tol=1e-10)
-    search = HyperTrainingSearchCV(poisson, exponent=1.0, alpha_bounds=(1e-8, 1e8)).fit(x, np.abs(y))
+    search = HyperTrainingSearchCV(poisson, exponent=1.0, alpha_bounds=(1e-8, 1e6)).fit(x, np.abs(y))
     decays = np.array(list(search.alphas_.values()))
     assert search.best_params_["alpha"] > 1e3 * decays.min()
     plain = search.refit_estimator()

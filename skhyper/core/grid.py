@@ -23,8 +23,8 @@ from .problem import Problem
 ABOVE, BELOW = 5.0, 7.0
 # How far above the largest eigenvalue alpha may move at all.
 FURTHEST = 30.0
-# Log alpha above its least value from which decays of the family are accurate.
-MARGIN = 7.0
+# Log alpha above its least value from which weights that are solved for by steps are accurate.
+MARGIN = 14.0
 # Eigenvalues of correlations below this share of the largest are rounding errors.
 RANK = 1e-13
 # Rows that are enough to see how columns are correlated.
@@ -51,8 +51,8 @@ class AlphaRange(NamedTuple):
         return self.least, self.high + FURTHEST
 
     @property
-    def family_bounds(self) -> tuple[float, float]:
-        """Those of the family, whose decays differ by weight and which needs more room above the rounding."""
+    def rough_bounds(self) -> tuple[float, float]:
+        """Those of what is solved for by steps: the family, and losses whose curvature vanishes as weights grow."""
         return min(self.low, self.least + MARGIN), self.high + FURTHEST
 
 

@@ -116,7 +116,8 @@ class LogLoss(SeparableLoss):
         return torch.log1p(torch.exp(-f.abs())) + (f.clamp(min=0) - y * f)
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
-        return torch.sigmoid(f) - y
+        # The difference of a probability and a label has no digits left where they are nearly the same.
+        return (1 - y) * torch.sigmoid(f) - y * torch.sigmoid(-f)
 
     def curvature(self, f: Tensor, y: Tensor) -> Tensor:
         return torch.sigmoid(f) * torch.sigmoid(-f)
@@ -141,7 +142,8 @@ class MultinomialLogLoss(Loss):
 
     def gradient(self, f: Tensor, y: Tensor) -> Tensor:
         f, y, _ = _of_present(f, y)
-        return torch.softmax(f, -1) - y
+        others = (1 - y) * torch.softmax(f, -1)  # as in `LogLoss`
+        return others - y * others.sum(-1, keepdim=True)
 
     def hessian(self, f: Tensor, y: Tensor) -> Tensor:
         f, _, absent = _of_present(f, y)

@@ -17,6 +17,7 @@ from .grid import alpha_range
 from .hyperoptim import Objective, QuasiNewton
 from .judging import COARSE, THOROUGH, Court, Judge, leading
 from .loop import Budget, Journal, Observer, OutOfBudget, Stage, run
+from .losses import SquaredError
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
@@ -97,8 +98,9 @@ class _Procedure:
         self.problem = response.problem
         self.n = self.problem.n_validation
         self.range = alpha_range(self.problem)
-        self.bounds = plan.bounds or self.range.bounds
-        self.family_bounds = plan.bounds or self.range.family_bounds
+        self.family_bounds = plan.bounds or self.range.rough_bounds
+        exact = plan.bounds or self.range.bounds
+        self.bounds = exact if self.problem.loss == SquaredError() else self.family_bounds
         self.s2 = torch.ones(self.problem.n_folds, dtype=torch.float64)
         self.snapshots: list[Snapshot] = []
         self.ends: list[Snapshot] = []  # where the loss is lowest, whatever a judge prefers

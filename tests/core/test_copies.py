@@ -33,8 +33,9 @@ def test_copies_judge_finer_decays_together_or_not_at_all():
 def test_without_copies_the_rows_that_judge_are_drawn_as_ever():
     expected = torch.rand(50, generator=torch.Generator().manual_seed(3), dtype=torch.float64) < 0.4
     assert torch.equal(judged_rows(problem(50), 3), expected)
-    some = replace(problem(50), validation=torch.zeros(1, 50).double())
-    assert torch.equal(judged_rows(some, 3), expected)
+    held = (torch.arange(50) < 30).double()[None]
+    some = replace(problem(50), validation=held / held.sum())
+    assert torch.equal(judged_rows(some, 3), expected & (held[0] > 0))
 
 
 def test_cells_of_any_number_are_dealt_out():
