@@ -137,7 +137,7 @@ class HyperTrainedRidge(RegressorMixin, MultiOutputMixin, HyperTrainedLinear):
     stop_reason_ : str
         Why the search ended.
     hypergradient_error_ : float
-        Relative residual of the adjoint equation of the chosen row.
+        Relative residual of the inner problem, or of the adjoint equation if that is larger, at the chosen row.
     total_time_, refit_time_ : float
         Seconds of the whole fit, and of the final one on all rows.
     n_features_in_ : int

@@ -183,8 +183,10 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
     n_iter_, history_, stop_reason_ : int, dict of lists, str
         Evaluations, each of them, and why the search ended.
     hypergradient_error_ : float
-        Relative residual of the adjoint equation at the chosen row. For neural networks the relative error of the
-        hypergradient against one by many steps of conjugate gradients at the same weights; nan after a scan.
+        Relative residual of the inner problem at the chosen row: its gradient over that of the constant model, in the
+        norm of the inverse curvature; or of the adjoint equation if that is larger. For neural networks the relative
+        error of the hypergradient against one by many steps of conjugate gradients at the same weights; nan after a
+        scan.
     hypergradient_cosine_ : float
         The cosine of these two; for neural networks only.
     response_range_ : tuple of (float, float)
@@ -202,8 +204,9 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
     Warns
     -----
     ConvergenceWarning
-        If the alpha of a neural network was still moving at the end, if its held-out loss was not finite, or if its
-        final steps on all rows diverged and were undone; the message names the parameter to change.
+        If the answer lies on a bound that was given, if `max_iter` ended a stage, if the weights of an inner problem
+        did not converge, or if a held-out loss was not finite. Of neural networks: if alpha was still moving at the
+        end, or if the final steps on all rows diverged and were undone. The message names the parameter to change.
 
     Examples
     --------
