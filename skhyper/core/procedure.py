@@ -21,7 +21,7 @@ from .losses import SquaredError
 from .outputs import outputs_apart, tune_outputs
 from .problem import Problem
 from .result import ENDED, Evaluation, Result, Snapshot, StopReason
-from .scan import Grid, Points, Scan, Valley, scan
+from .scan import KINKED_TOL, TOL, Grid, Points, Scan, Valley, scan
 from .selection import STANDARD_ERRORS
 from .wide import first_alphas, shrunk, unit_scale
 
@@ -466,5 +466,6 @@ class _Procedure:
         objective = self._objective(response)
         judged = self.plan.judge is not None
         bounds = self._bounds_at(q)
-        grid = Grid(points, bounds, q, path, math.inf if judged else patience, judged)
+        tol = TOL if self.problem.loss.smooth else KINKED_TOL
+        grid = Grid(points, bounds, q, path, math.inf if judged else patience, judged, tol)
         return scan(response, objective, self.s2[: response.problem.n_folds], self.journal, stage, grid)

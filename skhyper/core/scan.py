@@ -13,7 +13,8 @@ from .hyperoptim import Objective
 from .loop import Journal, OutOfBudget
 
 TOL = 1e-2  # relative accuracy of the weights
-ROUGH = 2e-3  # and what that leaves of the objective as an error, relative where it is not a logarithm
+KINKED_TOL = 1e-4  # where the loss has kinks: Newton's steps are short long before they have crossed them all
+ROUGH = 2e-3  # what that leaves of the objective as an error, relative where it is not a logarithm
 # Units of log alpha without a finite loss after which a scan in parts ends: weaker decays have no solution.
 LOST = 4.5
 # A scan goes on beyond an end only while a step gains more than this, of a logarithm and of a loss without a unit: that
@@ -30,6 +31,7 @@ class Grid(NamedTuple):
     path: Tensor | None = None  # warm starts for the points, from a scan of another exponent
     patience: float = math.inf  # units of log alpha below the lowest point after which a scan in parts ends
     keep: bool = False  # whether all points and their weights are asked for
+    tol: float = TOL
 
 
 class Valley(NamedTuple):
@@ -85,7 +87,7 @@ def scan(
 
     Where there is no path to start from, each part starts from the weights of the part before it.
     """
-    points, bounds, exponent, path, patience, keep = grid
+    points, bounds, exponent, path, patience, keep, tol = grid
     asked: list[Points] = []
     step, flat = points[0] - points[1], FLAT if objective.log_scale else FLAT_LOSS
     todo = torch.tensor(sorted({min(max(x, bounds[0]), bounds[1]) for x in points}, reverse=True), dtype=s2.dtype)
@@ -96,7 +98,7 @@ def scan(
     beyond, before = 0, math.inf  # points added where the lowest lay at an end, twice as many each time; what it was
     while len(todo):
         part, todo = todo[: response.capacity], todo[response.capacity :]
-        w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, TOL)
+        w, fold_losses = response.look(Hyper(part, torch.full_like(part, exponent)), s2, start, tol)
         if keep:
             asked.append(Points(part, w))
         losses = fold_losses.mean(-1).nan_to_num(torch.inf, torch.inf)
