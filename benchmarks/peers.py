@@ -34,10 +34,10 @@ def ours(split, **settings):
 
 
 def _at_bounds(model):
-    """Whether the tuned global alpha lies within a rounding of `alpha_bounds`."""
-    low, high = np.log(model.alpha_bounds)
-    alpha = np.log(np.ravel(getattr(model, "baseline_alpha_", np.nan)))
-    return bool(np.any((alpha < low + 1e-3) | (alpha > high - 1e-3)))
+    """Whether the search says that alpha went to an end of its range."""
+    from skhyper.core.result import StopReason
+
+    return model.stop_reason_ in (StopReason.AT_BOUND.value, StopReason.AT_LIMIT.value)
 
 
 def _scalar(value):

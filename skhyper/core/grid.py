@@ -81,6 +81,8 @@ def _correlations(problem: Problem, c: Tensor) -> tuple[float, float] | None:
     part = DenseDesign((design.x if design.shared else design.x[0])[rows])
     weights, x = c[:1, rows], part.x
     squares = part.centred_squares(weights)[0] if problem.network.intercept else part.squares(weights)[0]
+    if not bool((squares > 0).any()):  # rare columns, which these rows miss
+        return None
     if problem.network.intercept:
         x = x - x.mean(0)
         x = x - weights[0] @ x / weights.sum()
