@@ -117,7 +117,7 @@ def judge(name, kind, seed):
         "fresh_global": fresh[0],
         "fresh_default": fresh[1],
         "cpu_seconds": seconds,
-        "warnings": " | ".join(dict.fromkeys(warned)),
+        "warned": int(bool(warned)),
     }
 
 
