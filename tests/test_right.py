@@ -217,3 +217,15 @@ def test_leave_one_out_agrees_with_RidgeCV_over_the_whole_range():
     ours = HyperTrainedRidge("global", criterion="loo").fit(X, y)
     theirs = RidgeCV(np.logspace(-10, 10, 400), scoring="neg_mean_squared_error").fit(X, y)
     assert ours.best_score_ >= theirs.best_score_ * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 0.75])
+def test_the_final_fit_keeps_small_weights_beside_large_ones(exponent):
+    """A difference of two columns that are nearly the same has weights ten thousand times those of the others."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 12))
+    X[:, 1] = X[:, 0] + 1e-4 * rng.standard_normal(200)
+    y = 1e4 * (X[:, 1] - X[:, 0]) + X[:, 2:7].sum(1) + 0.5 * rng.standard_normal(200)
+    search = HyperTrainingSearchCV(Ridge(), exponent=exponent, scoring="neg_mean_squared_error").fit(X[:100], y[:100])
+    error = np.mean((search.predict(X[100:]) - y[100:]) ** 2)
+    assert error < 1.3 * -search.best_score_ < 0.6

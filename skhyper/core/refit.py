@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .algorithms.base import Algorithm, BestResponse
 from .decays import Hyper
+from .inner import InnerObjective
 from .problem import Problem
 from .result import Result, Snapshot
 from .selection import confidence, stacking_weights
@@ -80,15 +81,25 @@ def refit(problem: Problem, algorithm: Algorithm, result: Result, index: int, to
     chosen = result.snapshots[index]
     if chosen.mixture:
         return _refit_average(response, result, chosen, s2, start)
-    w = start if chosen is result.unit else _refit_one(response, chosen.hyper, s2, start, tol)
+    w = start if chosen is result.unit else _refit_one(response, chosen, s2, start, tol)
     family = problem.decays if chosen.hyper.exponent > 1 else replace(problem.decays, eps=FINE_EPS)
     decays = family.log_decays(w, chosen.hyper, s2).exp()
     vanished = (problem.decays.group_sums(w**2) == 0) & (chosen.hyper.exponent < 2)
     return Fitted(w, torch.where(vanished, torch.inf, decays)[0])
 
 
-def _refit_one(response: BestResponse, hyper: Hyper, s2: Tensor, start: Tensor, tol: float) -> Tensor:
+def _refit_one(response: BestResponse, chosen: Snapshot, s2: Tensor, start: Tensor, tol: float) -> Tensor:
+    """Below q = 1 there are many minima: the lower of two, from the ridge solution and from the folds' mean weights.
+
+    The folds came down along their own scans. From the ridge solution alone, at one alpha for all exponents, weights
+    that matter may be lost on the way where columns have different units or are nearly the same.
+    """
+    hyper = chosen.hyper
     w = descend(response, hyper, s2, start, tol)
+    if float(hyper.exponent) < 1 and chosen.w.shape[-1] == w.shape[-1]:
+        other = response.solve(hyper, s2, chosen.w.mean(0, keepdim=True), tol)
+        objective = InnerObjective(response.problem, hyper, s2)
+        w = min(w, other, key=lambda weights: float(objective.at(response.problem.outputs(weights), weights).value))
     return exact_zeros(response, hyper, s2, w, tol) if float(hyper.exponent) <= 1 else w
 
 

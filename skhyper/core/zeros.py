@@ -18,7 +18,7 @@ from .algorithms.base import BestResponse
 from .decays import Decays, Hyper
 
 FINE_EPS = 1e-20
-DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution,
+DROP = 1e-4  # groups with m_g / s^2 below leave the support of the smoothed solution at q = 1,
 FINE_DROP = 1e-10  # and of the fine one
 PINNED = 1e12  # decay of a group that is held at zero, in units of the loss's curvature
 SLACK = 1e-7  # relative, of the optimality conditions
@@ -34,7 +34,7 @@ def exact_zeros(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol
     """
     fine = replace(response.problem.decays, eps=FINE_EPS)
     plain = torch.zeros(fine.n_groups, dtype=torch.bool) if fine.plain is None else fine.plain
-    support, returned = plain | (fine.relative(w, s2) > DROP)[0], plain
+    support, returned = plain | _supported(response, fine, hyper, s2, w), plain
     for _ in range(MAX_ROUNDS):
         w = _solve(response, fine, hyper, s2, w, tol, support)
         kept = plain | (support & (fine.relative(w, s2) > FINE_DROP)[0])
@@ -50,6 +50,20 @@ def exact_zeros(response: BestResponse, hyper: Hyper, s2: Tensor, w: Tensor, tol
         support = kept
     w = _solve(response, fine, hyper, s2, w, tol, support)
     return _keep(fine, plain | (support & (fine.relative(w, s2) > FINE_DROP)[0]), w)
+
+
+def _supported(response: BestResponse, decays: Decays, hyper: Hyper, s2: Tensor, w: Tensor) -> Tensor:
+    """Groups whose weights may be nonzero without smoothing.
+
+    At q = 1 those that are not small. Below, a nonzero minimum needs a loss that is more curved than the penalty is
+    concave, (1 - q) a_g; where a few weights are far larger than others, small ones can be such minima.
+    """
+    if float(hyper.exponent) == 1:
+        return (decays.relative(w, s2) > DROP)[0]
+    curvature = torch.zeros_like(w)
+    curvature[..., : response.curvatures.shape[-1]] = response.curvatures
+    decay = decays.log_decays(w, hyper, s2).exp()
+    return ((1 - hyper.exponent) * decay <= decays.group_sums(curvature) / decays.sizes.to(w))[0]
 
 
 def _solve(

@@ -118,7 +118,7 @@ class BestResponse(Response):
         """
         problem, decays = self.problem, self.problem.decays
         a = decays.spread(decays.log_decays(w, hyper, s2).exp())
-        curvature = a[..., : problem.network.n_coefficients] + self._curvatures
+        curvature = a[..., : problem.network.n_coefficients] + self.curvatures
         metric = torch.where(curvature > 0, 1 / curvature, 0.0)
 
         def size(g: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class BestResponse(Response):
         return float((left / scale.clamp(min=torch.finfo(w.dtype).tiny)).max())
 
     @cached_property
-    def _curvatures(self) -> Tensor:
+    def curvatures(self) -> Tensor:
         """Of each coefficient at the constant model, (K, n_coefficients)."""
         squares = self.problem.column_squares(self.problem.row_curvatures())
         return squares.repeat_interleave(self.problem.network.n_outputs, -1)
