@@ -257,12 +257,12 @@ class _HyperTraining:
         f = problem.loss.start(problem.y, problem.train)
         f = f.expand(problem.n_folds, -1)[:, None, :]
         loss = (problem.validation * problem.outer_loss.value(f, problem.y)).sum(-1).mean()
-        log_loss = loss.abs().clamp(min=1e-300).log()
-        trainer = response.trainer
-        weight = trainer.weight / trainer.steps_per_epoch
-        share = weight.new_tensor(FIRST_EVEN_DECAY) if problem.recipe.even_decay else FIRST_DECAY * weight
         # In single precision, since rows of weight zero and copies of rows change the rounding of sums.
-        return (log_loss + share.log()).to(PRECISION).to(loss)
+        log_loss = loss.abs().clamp(min=1e-300).log().to(PRECISION).to(loss)
+        trainer = response.trainer
+        weight = (trainer.weight / trainer.steps_per_epoch).to(PRECISION).to(loss)
+        share = weight.new_tensor(FIRST_EVEN_DECAY) if problem.recipe.even_decay else FIRST_DECAY * weight
+        return log_loss + share.log()
 
     def _fitted_part(self) -> NetworkProblem:
         """The problem with those held-out rows alone that do not judge."""
