@@ -36,7 +36,7 @@ class NetworkSolution(NamedTuple):
 
 
 class _MLPAdapter(NetworkAdapter):
-    """What the two have in common."""
+    """MLPRegressor and MLPClassifier have all of this in common."""
 
     weighs_copies = True
 

@@ -105,7 +105,7 @@ def _tried(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _differentiate(network: ModuleNetwork, x: Tensor) -> None:
-    """Whether hypergradients exist: the products that they are made of."""
+    """Refuse a module that lacks the derivatives that hypergradients are made of."""
     w = network.start(1, torch.Generator())[0]
     rows = x.flatten(1).to(torch.float64)
     try:
@@ -154,7 +154,7 @@ class ModuleGranularity:
         return torch.from_numpy(np.concatenate(parts))
 
     def names(self, features: Sequence[Any], outputs: Sequence[Any]) -> list[str]:
-        """What each decay is called: a layer, a parameter or its part (`0.weight[2]`), or a column of X."""
+        """Name each decay by a layer, a parameter or its part (`0.weight[2]`), or a column of X."""
         named = features if self.of_features.labels is None else None
         columns = {key: key.of if named is None else named[key.of] for key in self._keys if isinstance(key, Column)}
         return [str(columns.get(key, key)) for key in self._keys]

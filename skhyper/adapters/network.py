@@ -59,7 +59,7 @@ class NetworkAdapter(Adapter, ABC):
 
     @abstractmethod
     def recipe(self, estimator: Any) -> Recipe:
-        """How the estimator trains it."""
+        """Say how the estimator trains the network."""
 
     def losses(self, estimator: Any, y: Any, n_outputs: int, scoring: str | None) -> tuple[Loss, Loss]:
         """Of training rows, and of held-out ones; y as `read` returned it."""

@@ -156,7 +156,8 @@ class _Procedure:
         """
         objective, best = self._objective(response), Stage()
         for value, known, valley in self._starts(response, objective, found.valleys[:MOST_VALLEYS], accuracy):
-            if value - (valley.value - valley.bound if value <= valley.value + valley.error else 0.0) > best.value:
+            there = value <= valley.value + valley.error  # else the scan's weights were too rough, and it is not
+            if value - (valley.reach if there else 0.0) > best.value:
                 continue
             proposals = QuasiNewton(known.hyper, objective, self.bounds, self.plan.tol, valley.curvature)
             end = self._run(response, name, proposals, objective, valley.w, accuracy, known=known)

@@ -43,7 +43,7 @@ class Valley(NamedTuple):
     log_alpha: Tensor  # where the minimum lies by interpolation, ()
     curvature: float  # second derivative of the objective there; 0 where it is not known
     error: float  # of the value
-    bound: float  # the objective of the valley is not below this, as far as its points tell
+    reach: float  # how far below the value the objective may come, as far as the points tell
 
 
 class Points(NamedTuple):
@@ -170,7 +170,7 @@ def _valley(x: Tensor, y: Tensor, i: int, w: Tensor, log_scale: bool) -> Valley:
     log_alpha, curvature, depth = _vertex(x, y, i)
     value = float(y[i])
     error = ROUGH * (1.0 if log_scale else abs(value))
-    return Valley(float(x[i]), value, w, log_alpha, curvature, error, value - 2 * depth - error)
+    return Valley(float(x[i]), value, w, log_alpha, curvature, error, 2 * depth + error)
 
 
 def _beyond(log_alpha: Tensor, lowest: int, steps: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -7,6 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..adapters.network import NetworkAdapter
 from ..adapters.task import Target
+from ..core.algorithms.implicit import Implicit
 from ..core.result import ENDED, Result, StopReason
 
 # Relative residual of the inner problem, or of the adjoint equation, from which a linear model's result means little.
@@ -18,7 +19,7 @@ def ending(search: Any, result: Result, index: int, algorithm: Any) -> StopReaso
     if result.stop_reason in (*ENDED, StopReason.DIVERGED):
         return result.stop_reason
     chosen = result.snapshots[index]
-    if chosen.error > UNSOLVED and hasattr(algorithm, "cg_max_iter"):
+    if chosen.error > UNSOLVED and isinstance(algorithm, Implicit):
         return StopReason.UNSOLVED
     if chosen.stop_reason is StopReason.AT_BOUND and isinstance(search.alpha_bounds, str):
         return StopReason.AT_LIMIT
@@ -33,16 +34,13 @@ def tell_end(search: Any, target: Target, reason: StopReason) -> None:
 
 
 def _of_linear(search: Any, reason: StopReason) -> str | None:
-    algorithm = search.algorithm if isinstance(search.algorithm, str) else type(search.algorithm).__name__
-    if algorithm == "auto":
-        algorithm = "ImplicitDifferentiation"
     said = {
         StopReason.AT_BOUND: f"The best alpha lies on a bound of alpha_bounds={search.alpha_bounds!r}; widen them, or "
         "leave alpha_bounds='auto', if that is not meant.",
         StopReason.MAX_ITER: f"The search had taken all of its steps before alpha was found; raise max_iter="
         f"{search.max_iter}.",
         StopReason.UNSOLVED: "The weights of the inner problem did not converge, so that scores and alpha mean little; "
-        f"raise max_iter of {algorithm}, or scale the columns.",
+        "raise max_iter of ImplicitDifferentiation, or scale the columns.",
         StopReason.DIVERGED: "The held-out loss was not finite at some alpha, and the best model so far is kept; scale "
         "the columns and the targets.",
     }

@@ -216,7 +216,7 @@ class HyperTrainingSearchCV(ContinuedSearch, FittedSearch, SearchResults, BaseSe
     >>> X, y = load_diabetes(return_X_y=True)
     >>> search = HyperTrainingSearchCV(Ridge(), granularity="global").fit(X, y)
     >>> print(search.best_estimator_)
-    Ridge(alpha=0.000...)
+    Ridge(alpha=0.00049...)
     """
 
     _auto_exponents: ClassVar[tuple[float, ...]] = EXPONENTS
